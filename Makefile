@@ -1,0 +1,65 @@
+# What people type. All set-up happens here and is done again only when what it was made from has changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# Passed on to pytest: make test ARGS="-k destroy"
+ARGS ?=
+
+BIN := .venv/bin
+PROTOS := $(wildcard proto/nightos/sysproc/v1/*.proto)
+NATIVE := sysproc/isolation/native
+PACKAGING := pyproject.toml hatch_build.py clients/python/pyproject.toml clients/python/hatch_build.py \
+             clients/python/src/sysproc_client/version.py
+
+.PHONY: help setup stubs native demo test test-vm lint bench clean clean-vm
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.installed stubs native  ## everything that is needed to run from this clone (apt packages as root)
+
+.venv/.installed: $(PACKAGING) scripts/install-packages
+	scripts/install-packages build
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || $(PYTHON) -m venv --clear .venv
+	$(BIN)/pip --disable-pip-version-check --quiet install -e clients/python -e '.[dev]'
+	touch $@ .venv/.stubs
+
+stubs: .venv/.stubs  ## the generated packages below nightos, from proto/
+.venv/.stubs: $(PROTOS) | .venv/.installed
+	cd clients/python && ../../$(BIN)/hatchling build --target wheel --hooks-only
+	touch $@
+
+native: $(NATIVE)/sysproc-native  ## the static C program
+$(NATIVE)/sysproc-native: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.py) | .venv/.installed
+	$(BIN)/hatchling build --target wheel --hooks-only
+	touch $@
+
+demo: setup  ## create, use and destroy real containers (root)
+	$(BIN)/python examples/demo.py
+
+test: setup  ## every test that can run here; kernel, e2e and vm tests need root
+	scripts/install-packages test || true
+	scripts/install-packages vm || true
+	$(BIN)/python -m tests -- $(ARGS)
+
+test-vm: setup  ## the kernel and e2e tests on Debian 12's own kernel, under qemu (root, for the image)
+	scripts/install-packages vm
+	$(BIN)/python -m tests vm -- --vm=full $(ARGS)
+
+lint: setup  ## types, style, layers, proto, house rules
+	$(BIN)/python -m tests lint -- $(ARGS)
+
+bench: setup  ## measure against the peers that are installed (root)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## remove everything that was made in this clone
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist clients/python/dist
+	rm -rf clients/python/src/nightos $(NATIVE)/sysproc-native
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-vm:  ## remove the cached images of the virtual machines
+	rm -rf "$${SYSPROC_VM_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/sysproc/vm}"

@@ -1,0 +1,37 @@
+"""Markers and options of all tests: who needs root, how much of the virtual machines to run.
+
+Fixtures belong to the suite that uses them; the leak check that suites share is `tests.leaks`.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+WITHOUT_ROOT = frozenset({"lint", "unit"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--vm",
+        choices=("short", "full"),
+        default="short",
+        help="how much of the kernel and e2e tests the virtual machine runs: a few minutes, or everything",
+    )
+
+
+def needs_root(item: pytest.Item) -> bool:
+    """All suites but lint and unit do, and whatever is marked."""
+    return (
+        item.path.relative_to(HERE).parts[0] not in WITHOUT_ROOT
+        or item.get_closest_marker("root") is not None
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if needs_root(item):
+            item.add_marker(pytest.mark.skip(reason="needs root: run `make test` as root to include it"))
