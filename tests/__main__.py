@@ -81,6 +81,7 @@ def closing_line(counts: Counter[str], seconds: float) -> str:
     """What pytest would print at the end of one single run."""
     order = ("failed", "passed", "skipped", "xfailed", "errors")
     text = ", ".join(f"{counts[word]} {word}" for word in order if counts[word]) or "no tests ran"
+    text = text.removesuffix("s") if counts["errors"] == 1 else text
     clock = (
         f" ({int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02})"
         if seconds >= 60

@@ -1,0 +1,36 @@
+"""The kernel and e2e tests on the oldest supported kernel: Debian 12's 6.1, cgroup v2, systemd as PID 1.
+
+`--vm=short`, the default, takes a few minutes; `--vm=full` (`make test-vm`) runs everything. What the machine
+is made of is in `tests.vm.image`.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.__main__ import read_report
+from tests.vm.image import Image
+from tests.vm.machine import run_tests
+
+# Emulation is ten times slower: budgets of time say nothing there, and what takes long need not hang.
+OPTIONS = ("-q", "--timeout=900")
+SUITES = ("kernel", "e2e")
+SELECTION = {"short": "vm and not timing", "full": "not timing"}
+TIMEOUT_S = {"short": 600, "full": 7200}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S["full"] + 600)
+def test_kernel_and_e2e_tests_pass_on_the_oldest_kernel(
+    debian_12: Image, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    extent: str = request.config.getoption("--vm")
+    arguments = [*SUITES, "--", *OPTIONS, "-m", SELECTION[extent]]
+    results = run_tests(debian_12, arguments, directory=tmp_path, timeout_s=TIMEOUT_S[extent])
+    outcomes = [read_report(report) for report in results.reports]
+    counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
+    assert results.status == 0, "\n".join(line for outcome in outcomes for line in outcome.bad)
+    assert counts["passed"] > 0
+    release, cgroup, first_process = results.facts
+    assert (release[:4], cgroup, first_process) == ("6.1.", "cgroup2fs", "systemd")
