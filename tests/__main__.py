@@ -91,7 +91,7 @@ def closing_line(counts: Counter[str], seconds: float) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the suites that are named, or all; 0 if nothing failed."""
+    """Run the suites that are named, or all; 0 if something ran and nothing failed."""
     split = arguments.index("--") if "--" in arguments else len(arguments)
     named, rest = arguments[:split] or list(suites()), arguments[split + 1 :]
     REPORTS.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     bad = [line for outcome in outcomes for line in outcome.bad]
     print(f"\n──── {', '.join(named)}", *bad, sep="\n")
     print(closing_line(counts, time.monotonic() - started), flush=True)
-    return 1 if bad else 0
+    return 1 if bad or not counts else 0
 
 
 if __name__ == "__main__":

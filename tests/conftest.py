@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.reaper import stand_in_front
+
 HERE = Path(__file__).parent
 WITHOUT_ROOT = frozenset({"lint", "unit"})
 
@@ -19,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="short",
         help="how much of the kernel and e2e tests the virtual machine runs: a few minutes, or everything",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() == 0 and not config.option.collectonly:
+        stand_in_front()
 
 
 def needs_root(item: pytest.Item) -> bool:
