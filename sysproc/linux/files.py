@@ -1,0 +1,39 @@
+"""Files: openat2(2), holes, reflinks.
+
+What Python's os module has already is used from there.
+"""
+
+import ctypes
+import fcntl
+import os
+
+from sysproc.linux.libc import NR_OPENAT2, Pathish, check, encode, syscall
+
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+FICLONE = 0x40049409
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+
+
+class OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def openat2(dirfd: int, path: Pathish, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2), Linux 5.6; always close-on-exec."""
+    how, raw = OpenHow(flags | os.O_CLOEXEC, mode, resolve), encode(path)
+    return syscall("openat2", NR_OPENAT2, dirfd, raw, ctypes.byref(how), ctypes.sizeof(how), target=os.fsdecode(raw))
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """fallocate(2) with FALLOC_FL_PUNCH_HOLE: the bytes read as zeros and occupy no disk; the size stays."""
+    check(_libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), "fallocate", fd)
+
+
+def ficlone(target_fd: int, source_fd: int) -> None:
+    """FICLONE (ioctl_ficlone(2)): share all blocks. EOPNOTSUPP, EXDEV, EINVAL, ENOTTY: it can't be done here."""
+    fcntl.ioctl(target_fd, FICLONE, source_fd)

@@ -1,0 +1,95 @@
+"""Loop devices (loop(4)): a free one, configured in one call, that goes away by itself.
+
+Devices are never removed: LOOP_CTL_REMOVE costs tens of milliseconds, and others may use the node meanwhile.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+LOOP_CONTROL = "/dev/loop-control"
+LOOP_CONFIGURE, LOOP_GET_STATUS64, LOOP_CTL_GET_FREE, LOOP_CLR_FD = 0x4C0A, 0x4C05, 0x4C82, 0x4C01
+LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO = 1, 4, 16
+_LOOP_MAJOR = 7
+_TRIES = 64
+
+
+class LoopInfo64(ctypes.Structure):
+    """struct loop_info64 of linux/loop.h."""
+
+    _fields_ = (
+        ("lo_device", ctypes.c_uint64),
+        ("lo_inode", ctypes.c_uint64),
+        ("lo_rdevice", ctypes.c_uint64),
+        ("lo_offset", ctypes.c_uint64),
+        ("lo_sizelimit", ctypes.c_uint64),
+        ("lo_number", ctypes.c_uint32),
+        ("lo_encrypt_type", ctypes.c_uint32),
+        ("lo_encrypt_key_size", ctypes.c_uint32),
+        ("lo_flags", ctypes.c_uint32),
+        ("lo_file_name", ctypes.c_char * 64),
+        ("lo_crypt_name", ctypes.c_char * 64),
+        ("lo_encrypt_key", ctypes.c_uint8 * 32),
+        ("lo_init", ctypes.c_uint64 * 2),
+    )
+
+
+class LoopConfig(ctypes.Structure):
+    """struct loop_config of linux/loop.h, Linux 5.8."""
+
+    _fields_ = (
+        ("fd", ctypes.c_uint32),
+        ("block_size", ctypes.c_uint32),
+        ("info", LoopInfo64),
+        ("reserved", ctypes.c_uint64 * 8),
+    )
+
+
+def loop_ctl_get_free() -> int:
+    """LOOP_CTL_GET_FREE: the number of a device that is free at this moment; made if there is none."""
+    control = os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+    finally:
+        os.close(control)
+
+
+def _open_node(number: int) -> int:
+    """The device's node; without udev a new device has none, so it is made."""
+    node = Path(f"/dev/loop{number}")
+    try:
+        return os.open(node, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        os.mknod(node, stat.S_IFBLK | 0o660, os.makedev(_LOOP_MAJOR, number))
+        return os.open(node, os.O_RDWR | os.O_CLOEXEC)
+
+
+def loop_configure(backing_fd: int, *, offset: int, size: int, flags: int) -> tuple[int, str]:
+    """LOOP_CONFIGURE (Linux 5.8) a free device: its fd and path. offset and size in bytes.
+
+    With LO_FLAGS_AUTOCLEAR the device frees itself when the fd is closed and nothing has it mounted.
+    """
+    config = LoopConfig(fd=backing_fd, info=LoopInfo64(lo_offset=offset, lo_sizelimit=size, lo_flags=flags))
+    for _ in range(_TRIES):
+        number = loop_ctl_get_free()
+        try:
+            device = _open_node(number)
+        except (FileNotFoundError, FileExistsError, OSError) as failure:
+            if failure.errno not in (errno.ENOENT, errno.EEXIST, errno.ENXIO):
+                raise
+            continue
+        try:
+            fcntl.ioctl(device, LOOP_CONFIGURE, config)
+        except OSError as failure:
+            os.close(device)
+            if failure.errno != errno.EBUSY:
+                raise OSError(failure.errno, failure.strerror, f"LOOP_CONFIGURE /dev/loop{number}") from None
+            continue  # somebody else was quicker
+        except BaseException:
+            os.close(device)
+            raise
+        return device, f"/dev/loop{number}"
+    raise OSError(errno.EBUSY, "no free loop device after many tries", "LOOP_CTL_GET_FREE")
