@@ -9,22 +9,12 @@ pytest itself cannot do it: waiting for just any child would take the exit statu
 `tests/conftest.py` calls it; `tests.leaks.proc` counts whatever is below the reaper as the tests' own.
 """
 
-import ctypes
 import os
 import signal
-import sys
+
+from sysproc.linux.prctl import set_child_subreaper, set_pdeathsig
 
 VARIABLE = "SYSPROC_TEST_REAPER"
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def prctl(option: int, argument: int) -> None:
-    """See prctl(2)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def ancestor() -> int:
@@ -44,17 +34,15 @@ def stand_in_front() -> None:
     """Fork. The child goes on as the tests; this process reaps, and at last exits as the child did."""
     if ancestor() != os.getpid():
         return
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    set_child_subreaper()
     reaper = os.getpid()
     child = os.fork()
     if child == 0:
-        prctl(PR_SET_CHILD_SUBREAPER, 0)
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        set_pdeathsig(signal.SIGTERM)
         os.environ[VARIABLE] = str(reaper)
         return
     # Ctrl-C goes to the whole group: the tests decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
     code = os.waitstatus_to_exitcode(reap_until_end_of(child))
-    sys.stdout.flush()
     os._exit(code if code >= 0 else 128 - code)

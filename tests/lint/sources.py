@@ -58,9 +58,7 @@ class Source:
 def sources() -> tuple[Source, ...]:
     """Every file that a person wrote."""
     files = (
-        file
-        for tree in TREES
-        for file in ([ROOT / tree] if tree.endswith(".py") else (ROOT / tree).rglob("*.py"))
+        file for tree in TREES for file in ([ROOT / tree] if tree.endswith(".py") else (ROOT / tree).rglob("*.py"))
     )
     relative = (file.relative_to(ROOT) for file in files)
     return tuple(Source(path) for path in sorted(relative) if GENERATED not in path.parts)

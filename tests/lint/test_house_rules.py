@@ -19,11 +19,7 @@ NAMED_MODULE = re.compile(r"`((?:sysproc|sysproc_client|tests|benchmarks)(?:\.[a
 
 def exists(dotted: str) -> bool:
     """Whether the dotted name is a module, or a name inside one."""
-    path = (
-        ROOT
-        / ("clients/python/src" if dotted.startswith("sysproc_client") else "")
-        / dotted.replace(".", "/")
-    )
+    path = ROOT / ("clients/python/src" if dotted.startswith("sysproc_client") else "") / dotted.replace(".", "/")
     if path.is_dir() or path.with_suffix(".py").is_file():
         return True
     module, name = path.parent, path.name
@@ -77,9 +73,7 @@ def test_ctypes_is_imported_in_sysproc_linux_only() -> None:
 
 
 def test_no_generated_file_is_committed() -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.split()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     assert [name for name in tracked if "_pb2" in name or name.endswith("sysproc-native")] == []
 
 

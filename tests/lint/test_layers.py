@@ -51,8 +51,5 @@ def test_kernel_tests_never_load_grpc() -> None:
     collect = "pytest.main(['-q', '--collect-only', 'tests/kernel'])"
     code = f"import pytest, sys; {collect}; sys.exit('grpc' in sys.modules)"
     assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
-        ).returncode
-        == 0
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 0
     )

@@ -16,9 +16,7 @@ BIN = Path(sys.executable).parent
 
 def expect_content(*command: str) -> None:
     """Run a tool of the virtual environment; the test fails with what the tool says if it is not content."""
-    done = subprocess.run(
-        [BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}", pytrace=False)
 
