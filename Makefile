@@ -39,7 +39,7 @@ $(NATIVE)/sysproc-native: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.py)
 	touch $@
 
 demo: setup  ## create, use and destroy real containers (root)
-	$(BIN)/python examples/demo.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 test: setup  ## every test that can run here; kernel, e2e and vm tests need root
 	scripts/install-packages test || true

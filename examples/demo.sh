@@ -1,0 +1,72 @@
+#!/bin/bash
+# A tour in real containers: create, use, limit, nest, kill the service under them, destroy. Needs root.
+# It runs a service of its own, with its own directories and cgroups, and leaves nothing behind.
+set -eu
+
+here=$(mktemp -d /tmp/sysproc-demo-XXXXXX)
+export SYSPROC_ENDPOINT="unix://$here/run/sysproc.sock"
+bold=$(tput bold 2>/dev/null || true) plain=$(tput sgr0 2>/dev/null || true)
+daemon=
+
+say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
+
+# Show a command as one would type it, then run it.
+try() {
+    printf '%s$ %s%s\n' "$bold" "$*" "$plain"
+    "$@" || printf '(exit code %s)\n' $?
+}
+
+start_service() {
+    sysprocd --state-dir "$here/state" --runtime-dir "$here/run" --listen "$SYSPROC_ENDPOINT" \
+        --cgroup-root "sysproc-demo-$$" >>"$here/log" 2>&1 &
+    daemon=$!
+    for _ in $(seq 100); do
+        if sysproc list >/dev/null 2>&1; then return; fi
+        kill -0 "$daemon" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "the service did not start:" >&2
+    cat "$here/log" >&2
+    exit 1
+}
+
+finish() {
+    status=$?
+    sysproc list -o json 2>/dev/null | grep -o '"id": *"[0-9a-f]*"' | cut -d'"' -f4 |
+        xargs --no-run-if-empty sysproc destroy >/dev/null 2>&1 || true
+    [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
+    wait 2>/dev/null || true
+    rm -rf "$here"
+    exit $status
+}
+trap finish EXIT
+
+[ "$(id -u)" = 0 ] || { echo "the demo makes real containers: please run it as root" >&2; exit 1; }
+start_service
+
+say "A container: its own processes, hostname, users, network and root filesystem."
+try sysproc create --name web --memory 256M --pids 64
+try sysproc exec web -- sh -c 'hostname; id; ps; ls /'
+
+say "Input, output and exit codes pass through."
+try sh -c 'echo hello | sysproc exec -i web -- tr a-z A-Z'
+try sysproc exec web -- sh -c 'exit 7'
+
+say "A container in the container: limits only shrink on the way down."
+try sysproc create --name worker --parent web --memory 64M
+try sysproc tree
+
+say "The service is killed, and started again: the containers have not noticed."
+try sysproc exec web -- sh -c 'sleep 1000 & echo started'
+printf '%s$ kill -9 %s%s\n' "$bold" "(the service)" "$plain"
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+start_service
+try sysproc ps web
+
+say "Use once: create, run, destroy."
+try sysproc run -- echo "I lived for one command"
+
+say "Destroying takes the whole subtree."
+try sysproc destroy web
+try sysproc list
