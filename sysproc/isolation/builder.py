@@ -1,0 +1,262 @@
+"""B: the process that builds one container from outside, and then becomes its keeper.
+
+    launcher            B (its child, in the host's namespaces)                 I (B's child)
+      fork ───────────▶ dies with the launcher; own mount namespace
+                        VSF -> loop -> detached mount, nodev
+                        as the base uid: clone3 ──────────────────────────────▶ born; waits
+                        id maps; version 1 cgroups of I
+                        idmap; attach root, /dev, /run, /run/sysproc, /sys
+                        GO ───────────────────────────────────────────────────▶ mounts, pivot_root, …
+                        ◀── EOF: execve done │ FAILED op errno target ─────────  execve of init
+                        leaves its mount namespace (which ends with it)
+      daemon ◀───────── BUILT pids, inodes + init pidfd, listener │ FAILED op errno target │ EOF: B was killed
+                        execve of `keep`: the same process, still init's parent
+
+What happens on the side of I is in `sysproc.isolation.inside`; who forks B is `sysproc.isolation.launcher`.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from sysproc.failpoints import failpoint
+from sysproc.isolation import host_mounts
+from sysproc.isolation.builder_spec import ContainerSpec
+from sysproc.isolation.inside import become_init, hierarchy_directory
+from sysproc.isolation.root_mount import idmap, make_mount_points, mount_detached
+from sysproc.linux.mounts import MS_PRIVATE, MS_REC, mount, move_mount
+from sysproc.linux.namespaces import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    clone3,
+    setns,
+    unshare,
+    write_id_maps,
+)
+from sysproc.linux.pidfd import pidfd_send_signal
+from sysproc.linux.prctl import SECBIT_NO_SETUID_FIXUP, set_dumpable, set_pdeathsig, set_securebits
+from sysproc.linux.process import execveat, start_time
+from sysproc.linux.unix_sockets import send_with_fds
+from sysproc.undo import Undo
+
+_NAMESPACES = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+
+KEEPER_STATUS, KEEPER_INIT_PIDFD, KEEPER_LISTENER, KEEPER_DEV = 3, 4, 5, 6
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the launcher hands to B besides the spec: where to build, and the fds that are B's from now on."""
+
+    spec: ContainerSpec
+    frame: Path
+    vsf_fd: int
+    status_fd: int
+    report: socket.socket
+    program_fd: int
+    home_mntns: int
+    seccomp_filter: bytes
+
+
+@dataclass(frozen=True)
+class Born:
+    """I as B sees it."""
+
+    pid: int
+    pidfd: int
+    go: socket.socket
+
+
+def build(order: Order) -> NoReturn:
+    """Build the container, report, and become its keeper; on failure report it and exit."""
+    try:
+        with Undo() as undo:
+            born, listener, dev = _build(order, undo)
+            report_built(order.report, born, listener)
+            undo.pop_all()
+    except OSError as failure:
+        report_failed(order.report, failure)
+        os._exit(1)
+    become_keeper(order, born.pidfd, listener.fileno(), dev)
+
+
+def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
+    spec = order.spec
+    enter_own_mount_namespace()
+    failpoint("build.after_mount_namespace")
+    root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
+    make_mount_points(root)
+    failpoint("build.after_root")
+    born = bear(order)
+    undo.add("the unfinished init", pidfd_send_signal, born.pidfd, signal.SIGKILL)
+    failpoint("build.after_clone")
+    write_id_maps(born.pid, spec.uid_base, spec.uid_count)
+    Path(f"/proc/{born.pid}/oom_score_adj").write_text("0")
+    join_cgroups(spec, born.pid)
+    failpoint("build.after_cgroups")
+    listener, dev = attach_all(order, root, born.pid)
+    failpoint("build.after_mounts")
+    born.go.send(b"GO")
+    wait_for_execve(born.go)
+    failpoint("build.after_init")
+    setns(order.home_mntns, CLONE_NEWNS)
+    return born, listener, dev
+
+
+def enter_own_mount_namespace() -> None:
+    """Die with the launcher until the container is handed over; and see what nobody else sees."""
+    set_pdeathsig(signal.SIGKILL)
+    unshare(CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+
+
+def bear(order: Order) -> Born:
+    """Clone I as the container's base uid, so that the kernel's per-user limits are the container's own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    set_securebits(SECBIT_NO_SETUID_FIXUP)
+    base = order.spec.uid_base
+    os.setresgid(-1, base, -1)
+    os.setresuid(-1, base, -1)
+    pid, pidfd = clone_into_cgroup(order.spec)
+    if pid == 0:
+        ours.close()
+        _run_inside(order, theirs)
+    os.setresuid(-1, 0, -1)
+    os.setresgid(-1, 0, -1)
+    set_pdeathsig(signal.SIGKILL)  # a change of ids has cleared it
+    theirs.close()
+    return Born(pid, pidfd, ours)
+
+
+def clone_into_cgroup(spec: ContainerSpec) -> tuple[int, int]:
+    """clone3 with all namespaces, born in the container's cgroup of version 2 where there is one."""
+    if spec.cgroups.v2 is None:
+        return clone3(_NAMESPACES)
+    cgroup = os.open(spec.cgroups.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return clone3(_NAMESPACES, cgroup_fd=cgroup)
+    finally:
+        os.close(cgroup)
+
+
+def _run_inside(order: Order, go: socket.socket) -> NoReturn:
+    """The rest of I's life in Python; a failure is told to B, then I is gone."""
+    try:
+        set_pdeathsig(signal.SIGKILL)
+        set_dumpable(False)
+        become_init(order.spec, order.frame, go, order.seccomp_filter, order.program_fd)
+    except OSError as failure:
+        go.send(failure_message(failure))
+    except BaseException as failure:  # noqa: BLE001 - nothing may escape into the launcher's loop
+        go.send(failure_message(OSError(errno.EIO, "unexpected", repr(failure))))
+    finally:
+        os._exit(1)
+
+
+def join_cgroups(spec: ContainerSpec, pid: int) -> None:
+    """Put I into every hierarchy of version 1."""
+    for directory in spec.cgroups.v1.values():
+        fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(pid).encode())
+        except OSError as failure:
+            raise OSError(failure.errno, failure.strerror, f"attach to {directory}") from None
+        finally:
+            os.close(fd)
+
+
+def attach_all(order: Order, root: int, init_pid: int) -> tuple[socket.socket, int]:
+    """Idmap and attach the root at the frame, and the host's mounts below it."""
+    spec = order.spec
+    with contextlib.ExitStack() as fds:
+        userns = os.open(f"/proc/{init_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        fds.callback(os.close, userns)
+        idmap(root, userns)
+        move_mount(root, -100, order.frame)
+        dev = host_mounts.make_dev(spec.uid_base)
+        run = host_mounts.make_run(spec.uid_base)
+        directory, listener = host_mounts.make_socket_directory(spec.uid_base, spec.listen_backlog)
+        frame_of_sys = host_mounts.make_sys(spec.uid_base, _cgroup_directories(spec))
+        base = os.open(order.frame, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for fd in (run, directory, frame_of_sys, base, root):
+            fds.callback(os.close, fd)
+        for made, path in ((dev, "dev"), (run, "run"), (directory, "run/sysproc"), (frame_of_sys, "sys")):
+            host_mounts.attach(made, base, path)
+    return listener, dev
+
+
+def _cgroup_directories(spec: ContainerSpec) -> list[str]:
+    named = [hierarchy_directory(name) for name in spec.cgroups.v1]
+    return [*named, "unified"] if named and spec.cgroups.v2 is not None else named
+
+
+def wait_for_execve(go: socket.socket) -> None:
+    """EOF: init has been executed. A message: what failed, raised as OSError."""
+    message = go.recv(4096)
+    if message:
+        raise error_of(message)
+    go.close()
+
+
+def failure_message(failure: OSError) -> bytes:
+    """op and target as the wrappers of `sysproc.linux` put them into the filename."""
+    fields = {"errno": failure.errno or errno.EIO, "target": str(failure.filename or failure.strerror or "")}
+    return json.dumps({"failed": fields})[:4000].encode()
+
+
+def error_of(message: bytes) -> OSError:
+    """The failure that a message tells of."""
+    fields = json.loads(message)["failed"]
+    return OSError(fields["errno"], os.strerror(fields["errno"]), fields["target"])
+
+
+def report_failed(report: socket.socket, failure: OSError) -> None:
+    """Tell the daemon what failed; if nobody listens any more, nobody wants to know."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        send_with_fds(report, failure_message(failure))
+
+
+def report_built(report: socket.socket, born: Born, listener: socket.socket) -> None:
+    """Tell the daemon of the container, and hand over its fds."""
+    facts = {
+        "init_pid": born.pid,
+        "init_start": start_time(born.pid),
+        "keeper_pid": os.getpid(),
+        "keeper_start": start_time(os.getpid()),
+        "userns_ino": os.stat(f"/proc/{born.pid}/ns/user").st_ino,
+        "mntns_ino": os.stat(f"/proc/{born.pid}/ns/mnt").st_ino,
+    }
+    send_with_fds(report, json.dumps({"built": facts}).encode(), [born.pidfd, listener.fileno()])
+
+
+def become_keeper(order: Order, init_pidfd: int, listener: int, dev: int) -> NoReturn:
+    """Put the fds where the keeper, and a later daemon, looks for them; then execve."""
+    wanted = {
+        KEEPER_STATUS: order.status_fd,
+        KEEPER_INIT_PIDFD: init_pidfd,
+        KEEPER_LISTENER: listener,
+        KEEPER_DEV: dev,
+    }
+    moved = {number: duplicate_above(fd) for number, fd in wanted.items()}
+    program = duplicate_above(order.program_fd)
+    for number, fd in moved.items():
+        os.dup2(fd, number, inheritable=True)
+    set_pdeathsig(0)
+    os.setsid()
+    execveat(program, [f"sysproc: keep {order.spec.id}", "keep"], {})
+
+
+def duplicate_above(fd: int) -> int:
+    """A close-on-exec duplicate above all the fixed numbers (F_DUPFD_CLOEXEC)."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32)

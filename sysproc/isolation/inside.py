@@ -1,0 +1,220 @@
+"""I: the process that becomes a container's init, from its birth in the new namespaces to its execve.
+
+    born by clone3 in new user, pid, net, ipc, uts namespaces, with no ids mapped yet
+      <- GO (ids mapped, cgroups joined, root attached in the builder's mount namespace)
+      uid 0, own mount and cgroup namespaces (a copy that the container owns: every flag is locked from here on)
+      the root bound on itself; proc, sys, devpts, shm, mqueue, cgroups; pivot_root; the rest detached
+      hostname, lo, files that programs need, keyring, limits, seccomp, signals
+      execve of the C program -> EOF of the report socket
+      any failure -> FAILED op errno target on the report socket
+
+It runs before anything of the image does, and executes nothing of it. The host's side is in `sysproc.isolation.builder`.
+"""
+
+import errno
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from sysproc.failpoints import failpoint
+from sysproc.isolation.builder_spec import ContainerSpec
+from sysproc.isolation.host_mounts import SYS_CGROUP, SYS_PIECES, attach
+from sysproc.linux.keyring import join_new_session_keyring
+from sysproc.linux.mounts import (
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_FLAG,
+    FSCONFIG_SET_STRING,
+    MNT_DETACH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MS_REC,
+    OPEN_TREE_CLONE,
+    fsconfig,
+    fsmount,
+    fsopen,
+    mount,
+    open_tree,
+    pivot_root,
+    umount2,
+)
+from sysproc.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
+from sysproc.linux.network import set_link_up
+from sysproc.linux.process import execveat
+from sysproc.linux.seccomp import load_filter
+
+_SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+_OWN_MOUNTS: tuple[tuple[str, str, dict[str, str | None], int], ...] = (
+    ("proc", "proc", {}, _SAFE),
+    ("devpts", "dev/pts", {"newinstance": None, "ptmxmode": "0666", "mode": "0620", "gid": "5"}, _SAFE ^ MOUNT_ATTR_NODEV),
+    ("tmpfs", "dev/shm", {"mode": "1777"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV),
+    ("mqueue", "dev/mqueue", {}, _SAFE),
+)
+_DEFAULT_FILES = (
+    ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n127.0.1.1\t{hostname}\n"),
+    ("etc/hostname", "{hostname}\n"),
+    ("etc/resolv.conf", ""),
+)
+
+
+def become_init(spec: ContainerSpec, frame: Path, go: socket.socket, seccomp_filter: bytes, program: int) -> NoReturn:
+    """Wait for GO, finish the container from inside, and become its init. `frame` is where the root is attached."""
+    if go.recv(2) != b"GO":
+        os._exit(1)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    unshare(CLONE_NEWNS | CLONE_NEWCGROUP)
+    failpoint("inside.after_unshare")
+    enter_root(spec, frame)
+    failpoint("inside.after_pivot")
+    name_things(spec.hostname)
+    clean_up_process(spec)
+    load_filter(seccomp_filter)
+    execveat(program, ["init"], {})
+
+
+def enter_root(spec: ContainerSpec, frame: Path) -> None:
+    """Mount what belongs to the container's own namespaces, and make its root the root."""
+    mount(frame, frame, flags=MS_BIND | MS_REC)
+    root = os.open(frame, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for fstype, target, options, attributes in _OWN_MOUNTS:
+        attach_new(fstype, options, attributes, root, target)
+    attach_sys(root)
+    attach_cgroups(spec, root)
+    os.fchdir(root)
+    os.close(root)
+    pivot_root(".", ".")
+    umount2(".", MNT_DETACH)
+    os.chdir("/")
+
+
+def attach_new(fstype: str, options: dict[str, str | None], attributes: int, root: int, target: str) -> None:
+    """A new instance of a filesystem of this process's namespaces, at a directory of the root."""
+    made = new_mount(fstype, options, attributes)
+    try:
+        attach(made, root, target)
+    finally:
+        os.close(made)
+
+
+def new_mount(fstype: str, options: dict[str, str | None], attributes: int) -> int:
+    """A detached mount of a new instance; an option whose value is None is a flag."""
+    context = fsopen(fstype)
+    try:
+        for name, value in options.items():
+            fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, name, value)
+        fsconfig(context, FSCONFIG_CMD_CREATE)
+        return fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def attach_sys(root: int) -> None:
+    """Of this network namespace's sysfs the pieces that tell nothing of the host's devices.
+
+    sysfs is attached for a moment over the host's /sys, in this process's own mount namespace.
+    """
+    attach_at_path(new_mount("sysfs", {}, _SAFE | MOUNT_ATTR_RDONLY), "/sys")
+    for piece in SYS_PIECES:
+        with suppress(FileNotFoundError):  # no NUMA on this machine
+            bound = open_tree(-100, f"/sys/{piece}", OPEN_TREE_CLONE)
+            try:
+                attach(bound, root, f"sys/{piece}")
+            finally:
+                os.close(bound)
+
+
+def attach_at_path(mount_fd: int, path: str) -> None:
+    """Attach at a path of the host's tree, which goes away with the old root."""
+    target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        attach(mount_fd, root, path.lstrip("/"))
+    finally:
+        os.close(root)
+        os.close(target)
+        os.close(mount_fd)
+
+
+def attach_cgroups(spec: ContainerSpec, root: int) -> None:
+    """The container's own part of each hierarchy, as its cgroup namespace shows it."""
+    attributes = _SAFE | MOUNT_ATTR_RDONLY
+    if not spec.cgroups.v1:
+        attach_new("cgroup2", {}, attributes, root, f"sys/{SYS_CGROUP}")
+        return
+    for hierarchy in spec.cgroups.v1:
+        options: dict[str, str | None] = dict.fromkeys(hierarchy.split(",")) if "=" not in hierarchy else {
+            "none": None, **dict([hierarchy.split("=", 1)])
+        }  # fmt: skip
+        attach_new("cgroup", options, attributes, root, f"sys/{SYS_CGROUP}/{hierarchy_directory(hierarchy)}")
+    if spec.cgroups.v2 is not None:
+        attach_new("cgroup2", {}, attributes, root, f"sys/{SYS_CGROUP}/unified")
+
+
+def hierarchy_directory(hierarchy: str) -> str:
+    """The directory of a version 1 hierarchy: `cpu,cpuacct`, or the name of one without controllers."""
+    return hierarchy.removeprefix("name=")
+
+
+def name_things(hostname: str) -> None:
+    """The host's name, the loopback interface, and files that name look-ups need, where the image has none."""
+    socket.sethostname(hostname)
+    set_link_up("lo")
+    for path, text in _DEFAULT_FILES:
+        _write_if_missing(path, text.format(hostname=hostname))
+    _add_own_name(hostname)
+
+
+def _write_if_missing(path: str, text: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.makedirs("/etc", exist_ok=True)
+        with open(os.open(f"/{path}", flags, 0o644), "w") as file:
+            file.write(text)
+    except OSError as failure:
+        if failure.errno not in (errno.EEXIST, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENOSPC):
+            raise
+
+
+def _add_own_name(hostname: str) -> None:
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open("/etc/hosts", flags)
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ELOOP, errno.EROFS, errno.ENXIO, errno.EISDIR):
+            raise
+        return
+    with open(fd, "rb+", buffering=0) as hosts:
+        text = hosts.read(64 * 1024) or b""
+        if hostname.encode() not in text.split():
+            hosts.write((b"" if text.endswith(b"\n") or not text else b"\n") + f"127.0.1.1\t{hostname}\n".encode())
+
+
+def clean_up_process(spec: ContainerSpec) -> None:
+    """Nothing of the launcher's is inherited: keyring, limits, signals, mask, umask, standard files."""
+    join_new_session_keyring()
+    for name, (soft, hard) in spec.rlimits.items():
+        resource.setrlimit(getattr(resource, name), (soft, hard))
+    default_signals()
+    os.umask(0o022)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+def default_signals() -> None:
+    """All dispositions default, nothing blocked: Python leaves SIGPIPE ignored, and execve keeps that."""
+    for number in signal.valid_signals():
+        with suppress(OSError, ValueError):  # SIGKILL, SIGSTOP, and what libc keeps for itself
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+

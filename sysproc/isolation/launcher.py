@@ -1,0 +1,316 @@
+"""The launcher: the small process that forks what the daemon must not fork, and outlives it.
+
+Single-threaded, the standard library, `sysproc.linux` and `sysproc.isolation` only. It keeps no state but the
+listening sockets deposited with it, so that it can be killed or replaced at any moment. Its loop makes no call that
+can wait for a disk: whatever does runs in a forked child. Messages: `sysproc.isolation.launcher_protocol`; the
+daemon's end: `sysproc.isolation.launcher_client`; what the children do: `builder` and `jobs` beside it.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sysproc.failpoints import failpoint
+from sysproc.isolation import launcher_protocol as protocol
+from sysproc.isolation.builder import Order, build
+from sysproc.isolation.builder_spec import ContainerSpec
+from sysproc.isolation.inside import default_signals
+from sysproc.isolation.jobs import run_job
+from sysproc.isolation.native import program_path
+from sysproc.isolation.seccomp_profiles import compile_profile
+from sysproc.linux.mounts import MS_REC, MS_SLAVE, mount
+from sysproc.linux.namespaces import CLONE_NEWNS, unshare
+from sysproc.linux.prctl import set_child_subreaper, set_dumpable, set_pdeathsig
+from sysproc.linux.unix_sockets import FdSet
+
+_HIGH_FD = 64
+_MFD_FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+_F_ADD_SEALS, _ALL_SEALS = 1033, 0xF
+Message = dict[str, Any]
+
+
+@dataclass
+class Connection:
+    """One daemon, and the pids of what it asked for that has not been handed over yet, by their lifeline."""
+
+    sock: socket.socket
+    unfinished: dict[int, int] = field(default_factory=dict)
+
+
+class Launcher:
+    """The poll loop and its handlers."""
+
+    def __init__(self, runtime_dir: Path, listener: socket.socket, digest: str) -> None:
+        self._listener, self._digest = listener, digest
+        self._frame = runtime_dir / protocol.FRAME_NAME
+        self._frame.mkdir(exist_ok=True)
+        self._home_mntns = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._program = sealed_copy(program_path())
+        self._filters: dict[str, bytes] = {}
+        self._deposited: dict[str, int] = {}
+        self._connections: dict[int, Connection] = {}
+        self._lifelines: dict[int, Connection] = {}
+        self._poll = select.poll()
+        self._handlers: dict[str, Callable[[Connection, Message, FdSet], tuple[Message, list[int]]]] = {
+            protocol.HELLO: self._hello,
+            protocol.BUILD: self._build,
+            protocol.JOB: self._job,
+            protocol.EXEC: self._exec,
+            protocol.KILL: self._kill,
+            protocol.DEPOSIT: self._deposit,
+            protocol.WITHDRAW: self._withdraw,
+        }
+
+    def run(self) -> None:
+        """Serve until QUIT."""
+        wake = wake_on_child_exit()
+        for fd in (wake, self._listener.fileno()):
+            self._poll.register(fd, select.POLLIN)
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == wake:
+                    reap(wake)
+                elif fd == self._listener.fileno():
+                    self._accept()
+                elif fd in self._lifelines:
+                    self._handed_over(fd)
+                elif fd in self._connections and not self._serve(self._connections[fd]):
+                    return
+
+    # -- connections
+
+    def _accept(self) -> None:
+        sock, _ = self._listener.accept()
+        self._connections[sock.fileno()] = Connection(sock)
+        self._poll.register(sock, select.POLLIN)
+
+    def _serve(self, connection: Connection) -> bool:
+        """Answer one message; False after QUIT."""
+        try:
+            message, fds = protocol.receive(connection.sock)
+        except (OSError, ValueError) as failure:
+            print(f"launcher: bad message: {failure}", file=sys.stderr, flush=True)
+            self._drop(connection)
+            return True
+        if message is None:
+            self._drop(connection)
+            return True
+        with fds:
+            if message.get("op") == protocol.QUIT:
+                return False
+            self._answer(connection, message, fds)
+        return True
+
+    def _answer(self, connection: Connection, message: Message, fds: FdSet) -> None:
+        number = message.get("n")
+        try:
+            failpoint(f"launcher.{message.get('op')}")
+            reply, handed = self._handlers[message["op"]](connection, message, fds)
+        except (KeyError, TypeError, ValueError, IndexError) as failure:
+            reply, handed = {"errno": errno.EINVAL, "target": repr(failure)}, []
+        except OSError as failure:
+            reply, handed = {"errno": failure.errno, "target": str(failure.filename)}, []
+        try:
+            protocol.send(connection.sock, {"n": number, **reply}, handed)
+        except OSError:
+            self._drop(connection)
+        finally:
+            for fd in handed:
+                os.close(fd)
+
+    def _drop(self, connection: Connection) -> None:
+        """Its daemon is gone: nobody waits for what is unfinished."""
+        if self._connections.pop(connection.sock.fileno(), None) is None:
+            return
+        self._poll.unregister(connection.sock)
+        for lifeline, pid in connection.unfinished.items():
+            os.kill(pid, signal.SIGKILL)
+            self._forget(lifeline)
+        connection.sock.close()
+
+    # -- what is forked
+
+    def _fork(self, connection: Connection, work: Callable[[], NoReturn]) -> int:
+        """Fork; the lifeline ends when the child ends or executes another program, which is when it is handed over."""
+        lifeline, held = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            run_child(lifeline, work)
+        os.close(held)
+        connection.unfinished[lifeline] = pid
+        self._lifelines[lifeline] = connection
+        self._poll.register(lifeline, 0)
+        return pid
+
+    def _handed_over(self, lifeline: int) -> None:
+        self._lifelines[lifeline].unfinished.pop(lifeline)
+        self._forget(lifeline)
+
+    def _forget(self, lifeline: int) -> None:
+        del self._lifelines[lifeline]
+        self._poll.unregister(lifeline)
+        os.close(lifeline)
+
+    # -- handlers
+
+    def _hello(self, _: Connection, __: Message, ___: FdSet) -> tuple[Message, list[int]]:
+        return {"pid": os.getpid(), "digest": self._digest}, []
+
+    def _build(self, connection: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
+        spec = ContainerSpec.from_json(message["spec"])
+        seccomp_filter = self._filter(spec.profile)
+
+        def work() -> NoReturn:
+            vsf, status = fds.take(), fds.take()
+            report = socket.socket(fileno=fds.take())
+            build(Order(spec, self._frame, vsf, status, report, self._program, self._home_mntns, seccomp_filter))
+
+        return {"pid": self._fork(connection, work)}, []
+
+    def _filter(self, profile: str) -> bytes:
+        if profile not in self._filters:
+            self._filters[profile] = compile_profile(profile, os.uname().machine)
+        return self._filters[profile]
+
+    def _job(self, connection: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
+        name, values = message["job"], message["values"]
+
+        def work() -> NoReturn:
+            report = socket.socket(fileno=fds.take())
+            run_job(name, values, [fds.take() for _ in range(len(fds))], report)
+
+        return {"pid": self._fork(connection, work)}, []
+
+    def _exec(self, _: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
+        """posix_spawn (by vfork) the C program; the fds come from above, so that no number is taken twice."""
+        high = [fcntl.fcntl(fds.take(), fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for _ in message["numbers"]]
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, message["numbers"], strict=True)]
+            pid = os.posix_spawn(
+                f"/proc/self/fd/{self._program}",
+                message["argv"],
+                {},
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        finally:
+            for fd in high:
+                os.close(fd)
+        return {"pid": pid}, [os.pidfd_open(pid)]
+
+    def _kill(self, connection: Connection, message: Message, _: FdSet) -> tuple[Message, list[int]]:
+        if message["pid"] in connection.unfinished.values():
+            os.kill(message["pid"], signal.SIGKILL)
+        return {}, []
+
+    def _deposit(self, _: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
+        fd = fds.take()
+        old, self._deposited[message["name"]] = self._deposited.get(message["name"]), fd
+        if old is not None:
+            os.close(old)
+        return {}, []
+
+    def _withdraw(self, _: Connection, message: Message, __: FdSet) -> tuple[Message, list[int]]:
+        fd = self._deposited.get(message["name"])
+        return {}, [] if fd is None else [os.dup(fd)]
+
+
+def run_child(lifeline: int, work: Callable[[], NoReturn]) -> NoReturn:
+    """A forked child's whole life; nothing of it returns to the loop."""
+    try:
+        set_pdeathsig(signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        default_signals()
+        os.close(lifeline)
+        work()
+    except BaseException as failure:  # noqa: BLE001 - this process must not fall back into the parent's loop
+        print(f"launcher: child failed: {failure!r}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(1)
+
+
+def sealed_copy(path: Path) -> int:
+    """The C program in memory, unchangeable: what a container's root sees as /proc/1/exe is no file of the host."""
+    memory = os.memfd_create("sysproc-native", _MFD_FLAGS)
+    os.write(memory, path.read_bytes())
+    fcntl.fcntl(memory, _F_ADD_SEALS, _ALL_SEALS)
+    read_only = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)  # a writable fd makes execve ETXTBSY
+    os.close(memory)
+    return read_only
+
+
+def wake_on_child_exit() -> int:
+    """A pipe that is readable after SIGCHLD."""
+    wake, poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(poke, warn_on_full_buffer=False)
+    return wake
+
+
+def reap(wake: int) -> None:
+    """Collect every child that has ended; how they ended is in their status files and reports."""
+    os.read(wake, 4096)
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+def detach(ready: int, log: Path) -> None:
+    """Become nobody's child, with no terminal; the first process ends when `ready` was told or is gone."""
+    if os.fork():
+        os._exit(0)
+    null, errors = os.open("/dev/null", os.O_RDWR), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for fd, number in ((null, 0), (null, 1), (errors, 2)):
+        os.dup2(fd, number)
+    os.set_inheritable(ready, False)
+    os.closerange(3, ready)
+    os.closerange(ready + 1, 4096)
+
+
+def main(arguments: list[str]) -> None:
+    """`launcher RUNTIME_DIR READY_FD CGROUP_PROCS…`: started by `sysproc.isolation.launcher_client` only."""
+    runtime_dir, ready, cgroup_procs = Path(arguments[0]), int(arguments[1]), arguments[2:]
+    detach(ready, runtime_dir / protocol.LOG_NAME)
+    lock = os.open(runtime_dir / protocol.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os._exit(0)  # there is one already
+    set_dumpable(False)
+    set_child_subreaper()
+    for path in cgroup_procs:
+        Path(path).write_text("0")
+    unshare(CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_SLAVE)
+    launcher = Launcher(runtime_dir, listen(runtime_dir), protocol.code_digest(program_path()))
+    os.write(ready, b"1")
+    os.close(ready)
+    launcher.run()
+
+
+def listen(runtime_dir: Path) -> socket.socket:
+    """The launcher's own socket, for root only."""
+    path = runtime_dir / protocol.SOCKET_NAME
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    old = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(old)
+    listener.listen(8)
+    return listener

@@ -1,0 +1,69 @@
+"""The root filesystem of a container as a detached mount: out of a file, by a loop device, idmapped.
+
+    VSF fd --LOOP_CONFIGURE (autoclear)--> /dev/loopN --fsopen, fsmount (nodev)--> mount fd --IDMAP--> attached
+
+The host's mount table never shows it. What is mounted below it is in `sysproc.isolation.host_mounts`.
+"""
+
+import errno
+import os
+import stat
+
+from sysproc.failpoints import failpoint
+from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
+from sysproc.linux.mounts import (
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_STRING,
+    MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_NODEV,
+    fsconfig,
+    fsmount,
+    fsopen,
+    mount_setattr,
+)
+
+# What a root needs for others to be mounted on, and the mode of what is missing.
+MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 0o1777}
+
+
+def mount_detached(vsf_fd: int, *, fstype: str, offset: int, size: int) -> int:
+    """Mount the filesystem at this place of the file, attached nowhere; returns the mount's fd.
+
+    The loop device frees itself with the last use of the mount (LO_FLAGS_AUTOCLEAR).
+    """
+    device_fd, device = loop_configure(vsf_fd, offset=offset, size=size, flags=LO_FLAGS_AUTOCLEAR)
+    try:
+        failpoint("build.after_loop")
+        return mount_device(device, fstype)
+    finally:
+        os.close(device_fd)
+
+
+def mount_device(device: str, fstype: str) -> int:
+    """A detached mount of a block device, nodev from the start."""
+    context = fsopen(fstype)
+    try:
+        fsconfig(context, FSCONFIG_SET_STRING, "source", device)
+        fsconfig(context, FSCONFIG_CMD_CREATE)
+        return fsmount(context, MOUNT_ATTR_NODEV)
+    finally:
+        os.close(context)
+
+
+def make_mount_points(root_fd: int) -> None:
+    """Make the directories that others are mounted on, where the image has none; before the mount is idmapped.
+
+    OSError(ENOTDIR) if the image has something else there: a link would lead the mounts astray.
+    """
+    for name, mode in MOUNT_POINTS.items():
+        try:
+            os.mkdir(name, mode, dir_fd=root_fd)
+            os.chmod(name, mode, dir_fd=root_fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode):
+                raise OSError(errno.ENOTDIR, "the image has no directory there", f"/{name}") from None
+
+
+def idmap(mount_fd: int, userns_fd: int) -> None:
+    """Show the filesystem's ids 0.. as those of the user namespace; only before the mount is attached."""
+    mount_setattr(mount_fd, "", set_=MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
