@@ -22,6 +22,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -122,16 +123,34 @@ def enter_own_mount_namespace() -> None:
 
 
 def bear(order: Order) -> Born:
-    """Clone I as the container's base uid, so that the kernel's per-user limits are the container's own."""
+    """I, born in the container's cgroup of version 2 where there is one."""
+    spec = order.spec
+
+    def live(go: socket.socket) -> NoReturn:
+        become_init(spec, order.frame, go, order.seccomp_filter, order.program_fd)
+
+    if spec.cgroups.v2 is None:
+        return bear_as(spec.uid_base, live)
+    cgroup = os.open(spec.cgroups.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return bear_as(spec.uid_base, live, cgroup)
+    finally:
+        os.close(cgroup)
+
+
+def bear_as(base: int, live: Callable[[socket.socket], NoReturn], cgroup_fd: int | None = None) -> Born:
+    """clone3 with all namespaces, as the base uid, so that the kernel's per-user limits are the container's own.
+
+    The child gets one end of a pair of sockets; what `live` raises is sent there as FAILED.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     set_securebits(SECBIT_NO_SETUID_FIXUP)
-    base = order.spec.uid_base
     os.setresgid(-1, base, -1)
     os.setresuid(-1, base, -1)
-    pid, pidfd = clone_into_cgroup(order.spec)
+    pid, pidfd = clone3(_NAMESPACES, cgroup_fd=cgroup_fd)
     if pid == 0:
         ours.close()
-        _run_inside(order, theirs)
+        _live(theirs, live)
     os.setresuid(-1, 0, -1)
     os.setresgid(-1, 0, -1)
     set_pdeathsig(signal.SIGKILL)  # a change of ids has cleared it
@@ -139,26 +158,15 @@ def bear(order: Order) -> Born:
     return Born(pid, pidfd, ours)
 
 
-def clone_into_cgroup(spec: ContainerSpec) -> tuple[int, int]:
-    """clone3 with all namespaces, born in the container's cgroup of version 2 where there is one."""
-    if spec.cgroups.v2 is None:
-        return clone3(_NAMESPACES)
-    cgroup = os.open(spec.cgroups.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return clone3(_NAMESPACES, cgroup_fd=cgroup)
-    finally:
-        os.close(cgroup)
-
-
-def _run_inside(order: Order, go: socket.socket) -> NoReturn:
-    """The rest of I's life in Python; a failure is told to B, then I is gone."""
+def _live(go: socket.socket, live: Callable[[socket.socket], NoReturn]) -> NoReturn:
+    """The child's life in Python; a failure is told, then it is gone."""
     try:
         set_pdeathsig(signal.SIGKILL)
         set_dumpable(False)
-        become_init(order.spec, order.frame, go, order.seccomp_filter, order.program_fd)
+        live(go)
     except OSError as failure:
         go.send(failure_message(failure))
-    except BaseException as failure:  # noqa: BLE001 - nothing may escape into the launcher's loop
+    except BaseException as failure:
         go.send(failure_message(OSError(errno.EIO, "unexpected", repr(failure))))
     finally:
         os._exit(1)
@@ -253,7 +261,6 @@ def become_keeper(order: Order, init_pidfd: int, listener: int, dev: int) -> NoR
     for number, fd in moved.items():
         os.dup2(fd, number, inheritable=True)
     set_pdeathsig(0)
-    os.setsid()
     execveat(program, [f"sysproc: keep {order.spec.id}", "keep"], {})
 
 

@@ -50,9 +50,7 @@ SOCKET_NAME = "sysproc.sock"
 
 def attach(mount_fd: int, root_fd: int, path: str) -> None:
     """Attach a mount at a directory below the root, without following any link of the image."""
-    target = openat2(
-        root_fd, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
-    )
+    target = openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
     try:
         move_mount(mount_fd, target, "")
     finally:

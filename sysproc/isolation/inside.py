@@ -8,7 +8,7 @@
       execve of the C program -> EOF of the report socket
       any failure -> FAILED op errno target on the report socket
 
-It runs before anything of the image does, and executes nothing of it. The host's side is in `sysproc.isolation.builder`.
+It runs before anything of the image does, and executes nothing of it. The host's side: `sysproc.isolation.builder`.
 """
 
 import errno
@@ -16,7 +16,6 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -53,7 +52,12 @@ from sysproc.linux.seccomp import load_filter
 _SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 _OWN_MOUNTS: tuple[tuple[str, str, dict[str, str | None], int], ...] = (
     ("proc", "proc", {}, _SAFE),
-    ("devpts", "dev/pts", {"newinstance": None, "ptmxmode": "0666", "mode": "0620", "gid": "5"}, _SAFE ^ MOUNT_ATTR_NODEV),
+    (
+        "devpts",
+        "dev/pts",
+        {"newinstance": None, "ptmxmode": "0666", "mode": "0620", "gid": "5"},
+        _SAFE ^ MOUNT_ATTR_NODEV,
+    ),
     ("tmpfs", "dev/shm", {"mode": "1777"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV),
     ("mqueue", "dev/mqueue", {}, _SAFE),
 )
@@ -216,5 +220,3 @@ def default_signals() -> None:
         with suppress(OSError, ValueError):  # SIGKILL, SIGSTOP, and what libc keeps for itself
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-

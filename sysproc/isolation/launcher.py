@@ -97,7 +97,7 @@ class Launcher:
         try:
             message, fds = protocol.receive(connection.sock)
         except (OSError, ValueError) as failure:
-            print(f"launcher: bad message: {failure}", file=sys.stderr, flush=True)
+            complain(f"bad message: {failure}")
             self._drop(connection)
             return True
         if message is None:
@@ -162,7 +162,7 @@ class Launcher:
     # -- handlers
 
     def _hello(self, _: Connection, __: Message, ___: FdSet) -> tuple[Message, list[int]]:
-        return {"pid": os.getpid(), "digest": self._digest}, []
+        return {"pid": os.getpid(), "digest": self._digest, "deposited": sorted(self._deposited)}, []
 
     def _build(self, connection: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
         spec = ContainerSpec.from_json(message["spec"])
@@ -225,6 +225,12 @@ class Launcher:
         return {}, [] if fd is None else [os.dup(fd)]
 
 
+def complain(text: str) -> None:
+    """To the launcher's log file, which is its standard error."""
+    sys.stderr.write(f"launcher: {text}\n")
+    sys.stderr.flush()
+
+
 def run_child(lifeline: int, work: Callable[[], NoReturn]) -> NoReturn:
     """A forked child's whole life; nothing of it returns to the loop."""
     try:
@@ -233,8 +239,8 @@ def run_child(lifeline: int, work: Callable[[], NoReturn]) -> NoReturn:
         default_signals()
         os.close(lifeline)
         work()
-    except BaseException as failure:  # noqa: BLE001 - this process must not fall back into the parent's loop
-        print(f"launcher: child failed: {failure!r}", file=sys.stderr, flush=True)
+    except BaseException as failure:
+        complain(f"child failed: {failure!r}")
     finally:
         os._exit(1)
 
@@ -282,8 +288,8 @@ def detach(ready: int, log: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`launcher RUNTIME_DIR READY_FD CGROUP_PROCS…`: started by `sysproc.isolation.launcher_client` only."""
-    runtime_dir, ready, cgroup_procs = Path(arguments[0]), int(arguments[1]), arguments[2:]
+    """`launcher RUNTIME_DIR READY_FD DIGEST CGROUP_PROCS…`: started by `sysproc.isolation.launcher_client` only."""
+    runtime_dir, ready, digest, cgroup_procs = Path(arguments[0]), int(arguments[1]), arguments[2], arguments[3:]
     detach(ready, runtime_dir / protocol.LOG_NAME)
     lock = os.open(runtime_dir / protocol.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -296,7 +302,7 @@ def main(arguments: list[str]) -> None:
         Path(path).write_text("0")
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_SLAVE)
-    launcher = Launcher(runtime_dir, listen(runtime_dir), protocol.code_digest(program_path()))
+    launcher = Launcher(runtime_dir, listen(runtime_dir), digest)
     os.write(ready, b"1")
     os.close(ready)
     launcher.run()

@@ -20,12 +20,9 @@
 One message is one JSON object in one SOCK_SEQPACKET record, fds by SCM_RIGHTS. Both ends check the other's uid.
 """
 
-import hashlib
 import json
-import os
 import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sysproc.linux.unix_sockets import FdSet, recv_with_fds, send_with_fds
@@ -65,13 +62,3 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any] | None, FdSet]:
         fds.close()
         raise
     return message, fds
-
-
-def code_digest(program: Path) -> str:
-    """What the launcher runs: the sources of its packages and the C program. Another digest, another launcher."""
-    package = Path(__file__).resolve().parent.parent
-    sources = sorted([*package.glob("linux/*.py"), *package.glob("isolation/**/*.py"), *package.glob("*.py")])
-    digest = hashlib.sha256()
-    for path in (*sources, program):
-        digest.update(os.fsencode(path.name) + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -37,3 +37,8 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 def ficlone(target_fd: int, source_fd: int) -> None:
     """FICLONE (ioctl_ficlone(2)): share all blocks. EOPNOTSUPP, EXDEV, EINVAL, ENOTTY: it can't be done here."""
     fcntl.ioctl(target_fd, FICLONE, source_fd)
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write back the whole filesystem that the fd is on. EIO, ENOSPC: some of it was lost (Linux 5.8)."""
+    check(_libc.syncfs(fd), "syncfs", fd)

@@ -1,0 +1,121 @@
+"""The jail for what comes from outside: bytes are read by a process that has nothing but them and one filesystem.
+
+    job (forked by the launcher; own mount namespace)                  J (its child)
+      image file -> loop -> detached mount
+      as the jail's base uid: clone3 user, pid, net, ipc, uts ───────▶ waits
+      id maps; idmap; attach the filesystem
+      GO ────────────────────────────────────────────────────────────▶ uid 0 of its namespace; own mount namespace
+                                                                       pivot_root: the filesystem is all there is
+                                                                       rlimits; seccomp `strict`
+                                                                       unpacks the archive (`sysproc.isolation.unpack`)
+      {"progress"}* and {"result"} or {"failed"} ◀───────────────────  on the daemon's report socket, by the job
+      J ended; fsync of the filesystem                                 exit
+
+What a container's root cannot do, the unpacker cannot either; it cannot even execute anything.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sysproc.failpoints import failpoint
+from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, error_of
+from sysproc.isolation.root_mount import idmap, mount_detached
+from sysproc.linux.files import syncfs
+from sysproc.linux.mounts import MNT_DETACH, MS_BIND, MS_REC, mount, move_mount, pivot_root, umount2
+from sysproc.linux.namespaces import CLONE_NEWNS, unshare, write_id_maps
+from sysproc.linux.seccomp import load_filter
+
+Values = Mapping[str, Any]
+
+# Address space in bytes, CPU time in seconds, open files: enough for any archive, little enough for a hostile one.
+_RLIMITS = {
+    resource.RLIMIT_AS: 1 << 30,
+    resource.RLIMIT_CPU: 3600,
+    resource.RLIMIT_NOFILE: 256,
+    resource.RLIMIT_CORE: 0,
+}
+
+
+def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping[str, Any]:
+    """The job: fds are the image file and the archive; values say where the filesystem is, and the uid range."""
+    from sysproc.isolation.unpack import unpack_archive  # noqa: PLC0415 - tarfile and zlib only where they are used
+
+    image, archive = fds
+    frame = Path(values["frame"])
+    enter_own_mount_namespace()
+    root = mount_detached(image, fstype="ext4", offset=values["offset"], size=values["size"])
+    failpoint("jobs.unpack.after_mount")
+    born = bear_as(
+        values["uid_base"], lambda go: _inside(go, frame, values, lambda: unpack_archive(archive, partial(tell, go)))
+    )
+    write_id_maps(born.pid, values["uid_base"], values["uid_count"])
+    userns = os.open(f"/proc/{born.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    idmap(root, userns)
+    move_mount(root, -100, frame)
+    born.go.send(b"GO")
+    os.close(archive)  # so that the sender notices when J has ended
+    failpoint("jobs.unpack.after_go")
+    result = _relay(born, report)
+    os.waitpid(born.pid, 0)
+    sync(frame)
+    failpoint("jobs.unpack.after_sync")
+    return result
+
+
+def _relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
+    """Pass J's progress on; its result, or its failure as OSError. J is not trusted: its words are data only."""
+    while True:
+        message = born.go.recv(8192)
+        if not message:
+            raise OSError(errno.ECHILD, "ended without a result", "the unpacker was ended (a limit of time or memory)")
+        said = json.loads(message)
+        if "failed" in said:
+            raise error_of(message)
+        if "result" in said:
+            counts = said["result"]
+            return {name: int(counts[name]) for name in ("entries", "bytes", "skipped_devices", "skipped_attributes")}
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            report.send(json.dumps({"progress": {k: int(v) for k, v in said["progress"].items()}}).encode())
+
+
+def sync(frame: Path) -> None:
+    """syncfs by way of its root directory: what was unpacked is in the image file when this returns."""
+    top = os.open(frame, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs(top)
+    finally:
+        os.close(top)
+
+
+def tell(go: socket.socket, counts: Mapping[str, int]) -> None:
+    """Progress, to the job outside."""
+    go.send(json.dumps({"progress": counts}).encode())
+
+
+def _inside(go: socket.socket, frame: Path, values: Values, work: Callable[[], Mapping[str, int]]) -> NoReturn:
+    """J's life. Everything it needs was imported before: its base uid may not be able to read our modules."""
+    if go.recv(2) != b"GO":
+        os._exit(1)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    unshare(CLONE_NEWNS)
+    mount(frame, frame, flags=MS_BIND | MS_REC)
+    os.chdir(frame)
+    pivot_root(".", ".")
+    umount2(".", MNT_DETACH)
+    os.chdir("/")
+    for limit, value in _RLIMITS.items():
+        resource.setrlimit(limit, (value, value))
+    os.umask(0)
+    load_filter(bytes.fromhex(values["seccomp_filter"]))
+    go.send(json.dumps({"result": work()}).encode())
+    os._exit(0)
