@@ -1,0 +1,118 @@
+"""Fresh and cloned VSF files: sparse, with identifiers of their own, whole or not there.
+
+    unnamed file (O_TMPFILE) -> contents -> new GPT and filesystem UUIDs -> fdatasync -> linkat to its name
+
+A crash leaves nothing behind: a file without a name goes with its last fd. Growing the filesystem inside a file is a
+job of `sysproc.isolation.jobs`.
+"""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sysproc.errors import ResourceExhausted
+from sysproc.failpoints import failpoint
+from sysproc.linux.files import ficlone
+from sysproc.storage.vsf.ext4_uuid import set_uuid
+from sysproc.storage.vsf.gpt import Gpt, read_gpt, write_gpt
+
+_NO_REFLINK = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
+_COPY_BYTES = 1 << 30
+
+
+@contextmanager
+def new_file(target: Path, *, durable: bool = True) -> Iterator[int]:
+    """An unnamed file that gets its name at the end of the block; on an error it never had one.
+
+    durable: its bytes are on the disk before its name is.
+    """
+    fd = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        with disk_full_as_domain_error(target):
+            yield fd
+            if durable:
+                os.fdatasync(fd)
+            failpoint("storage.vsf.before_link")
+            os.link(f"/proc/self/fd/{fd}", target, follow_symlinks=True)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def disk_full_as_domain_error(target: Path) -> Iterator[None]:
+    """ENOSPC and EDQUOT are the caller's to know."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ResourceExhausted(
+            "The disk with the state directory is full.",
+            details=f"{target.name} could not be written.",
+            resolution="Free some space there, or destroy containers that are not needed.",
+            reason="DISK_FULL",
+        ) from failure
+
+
+def copy_sparse(source_fd: int, target_fd: int) -> None:
+    """All bytes, sharing them where the host's filesystem can (FICLONE), else only the data and not the holes."""
+    try:
+        ficlone(target_fd, source_fd)
+    except OSError as failure:
+        if failure.errno not in _NO_REFLINK:
+            raise
+        _copy_data(source_fd, target_fd)
+
+
+def _copy_data(source_fd: int, target_fd: int) -> None:
+    size = os.fstat(source_fd).st_size
+    os.ftruncate(target_fd, size)
+    for start, end in data_extents(source_fd, size):
+        at = start
+        while at < end:
+            at += os.copy_file_range(source_fd, target_fd, min(end - at, _COPY_BYTES), at, at)
+
+
+def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a sparse file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as failure:
+            if failure.errno != errno.ENXIO:
+                raise
+            return
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def clone_vsf(source: Path, target: Path, *, durable: bool = True) -> None:
+    """Make a copy that is a disk of its own: every GUID, and the ext4's UUID, are new. Raises ResourceExhausted."""
+    source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with new_file(target, durable=durable) as fd:
+            copy_sparse(source_fd, fd)
+            failpoint("storage.vsf.after_copy")
+            gpt = read_gpt(fd).with_new_guids()
+            write_gpt(fd, gpt)
+            set_uuid(fd, gpt.partitions[0].offset_bytes, uuid.uuid4())
+    finally:
+        os.close(source_fd)
+
+
+def fresh_vsf(fd: int, gpt: Gpt) -> None:
+    """Make an empty file a sparse disk of this layout."""
+    os.ftruncate(fd, gpt.disk_bytes)
+    write_gpt(fd, gpt)
+
+
+def grow_table(fd: int, disk_bytes: int) -> Gpt:
+    """Make the file larger and let its last partition reach to the new end; the filesystem in it is not touched."""
+    os.ftruncate(fd, disk_bytes)
+    gpt = read_gpt(fd).grown(disk_bytes)
+    write_gpt(fd, gpt)
+    return gpt

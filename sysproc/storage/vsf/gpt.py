@@ -1,0 +1,187 @@
+"""GUID partition tables, read and written (UEFI 2.10, section 5).
+
+    byte 0        protective MBR          one entry of type 0xEE
+    512           primary header          points to its entries and to the backup
+    1024          128 entries of 128 bytes
+    1 MiB …       partitions              aligned to 1 MiB
+    end-33·512    backup entries
+    end-512       backup header
+
+Types and labels follow the Discoverable Partitions Specification, so that systemd-dissect and friends know a root
+when they see one. Filesystems are none of this module's business.
+"""
+
+import binascii
+import os
+import platform
+import struct
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from sysproc.errors import InvalidArgument
+
+SECTOR = 512
+ALIGNMENT = 1 << 20
+ENTRIES, ENTRY_BYTES = 128, 128
+_TABLE_SECTORS = ENTRIES * ENTRY_BYTES // SECTOR
+FIRST_USABLE = 2 + _TABLE_SECTORS
+_SIGNATURE = b"EFI PART"
+_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+_ENTRY = struct.Struct("<16s16sQQQ72s")
+_REVISION = 0x00010000
+_MAX_ENTRIES = 1024
+
+_ROOT_TYPES = {
+    "x86_64": uuid.UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709"),
+    "aarch64": uuid.UUID("b921b045-1df0-41c3-af44-4c6f280d3fae"),
+}
+LINUX_GENERIC = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
+
+
+def root_type() -> uuid.UUID:
+    """The type of a root partition for this machine's architecture."""
+    return _ROOT_TYPES.get(platform.machine(), LINUX_GENERIC)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition; offset and size in bytes."""
+
+    type_guid: uuid.UUID
+    guid: uuid.UUID
+    offset_bytes: int
+    size_bytes: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Gpt:
+    """A table: the disk's GUID, its size in bytes, its partitions."""
+
+    disk_guid: uuid.UUID
+    disk_bytes: int
+    partitions: tuple[Partition, ...]
+
+    def with_new_guids(self) -> "Gpt":
+        """The same layout as another disk."""
+        partitions = tuple(replace(one, guid=uuid.uuid4()) for one in self.partitions)
+        return replace(self, disk_guid=uuid.uuid4(), partitions=partitions)
+
+    def grown(self, disk_bytes: int) -> "Gpt":
+        """The same disk, larger, with the last partition reaching to the new end."""
+        last = self.partitions[-1]
+        size = usable_end(disk_bytes) - last.offset_bytes
+        partitions = (*self.partitions[:-1], replace(last, size_bytes=size))
+        return replace(self, disk_bytes=disk_bytes, partitions=partitions)
+
+
+def usable_end(disk_bytes: int) -> int:
+    """Where the last partition of a disk of this size may end, aligned."""
+    return (disk_bytes - (_TABLE_SECTORS + 1) * SECTOR) // ALIGNMENT * ALIGNMENT
+
+
+def single_partition(disk_bytes: int, label: str = "root") -> Gpt:
+    """A fresh table with one root partition over the whole disk."""
+    size = usable_end(disk_bytes) - ALIGNMENT
+    return Gpt(uuid.uuid4(), disk_bytes, (Partition(root_type(), uuid.uuid4(), ALIGNMENT, size, label),))
+
+
+# -- writing
+
+
+def write_gpt(fd: int, gpt: Gpt) -> None:
+    """Write the table, both copies; what is in the partitions stays."""
+    table = _table(gpt.partitions)
+    last = gpt.disk_bytes // SECTOR - 1
+    os.pwrite(fd, _protective_mbr(last), 0)
+    os.pwrite(fd, _header(gpt, table, 1, last, 2), SECTOR)
+    os.pwrite(fd, table, 2 * SECTOR)
+    os.pwrite(fd, table, (last - _TABLE_SECTORS) * SECTOR)
+    os.pwrite(fd, _header(gpt, table, last, 1, last - _TABLE_SECTORS), last * SECTOR)
+
+
+def _table(partitions: Sequence[Partition]) -> bytes:
+    entries = b"".join(_entry(one) for one in partitions)
+    return entries.ljust(ENTRIES * ENTRY_BYTES, b"\0")
+
+
+def _entry(partition: Partition) -> bytes:
+    first = partition.offset_bytes // SECTOR
+    last = first + partition.size_bytes // SECTOR - 1
+    label = partition.label.encode("utf-16-le")[:72].ljust(72, b"\0")
+    return _ENTRY.pack(partition.type_guid.bytes_le, partition.guid.bytes_le, first, last, 0, label)
+
+
+def _header(gpt: Gpt, table: bytes, mine: int, other: int, entries: int) -> bytes:
+    last_usable = gpt.disk_bytes // SECTOR - 2 - _TABLE_SECTORS
+    fields = (mine, other, FIRST_USABLE, last_usable, gpt.disk_guid.bytes_le, entries, ENTRIES, ENTRY_BYTES)
+    blank = _HEADER.pack(_SIGNATURE, _REVISION, _HEADER.size, 0, 0, *fields, binascii.crc32(table))
+    return blank[:16] + struct.pack("<I", binascii.crc32(blank)) + blank[20:].ljust(SECTOR - 20, b"\0")
+
+
+def _protective_mbr(last: int) -> bytes:
+    entry = struct.pack("<B3sB3sII", 0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, min(last, 0xFFFFFFFF))
+    return b"\0" * 446 + entry + b"\0" * 48 + b"\x55\xaa"
+
+
+# -- reading
+
+
+def read_gpt(fd: int) -> Gpt:
+    """Read and check the table: the primary, or the backup if the primary is damaged. Raises InvalidArgument."""
+    size = os.fstat(fd).st_size
+    try:
+        return _read_at(fd, size, 1)
+    except InvalidArgument:
+        if size < (FIRST_USABLE + 1) * SECTOR:
+            raise
+        return _read_at(fd, size, size // SECTOR - 1)
+
+
+def _read_at(fd: int, size: int, sector: int) -> Gpt:
+    raw = os.pread(fd, SECTOR, sector * SECTOR)
+    if len(raw) < SECTOR or raw[:8] != _SIGNATURE:
+        raise broken("it has no GUID partition table")
+    _, _, header_bytes, crc, _, mine, _, _, _, guid, at, count, entry_bytes, table_crc = _HEADER.unpack_from(raw)
+    if not _HEADER.size <= header_bytes <= SECTOR:
+        raise broken(f"the header claims {header_bytes} bytes")
+    if binascii.crc32(raw[:16] + b"\0\0\0\0" + raw[20:header_bytes]) != crc or mine != sector:
+        raise broken("the checksum of the header is wrong")
+    if entry_bytes != ENTRY_BYTES or count > _MAX_ENTRIES:
+        raise broken(f"{count} entries of {entry_bytes} bytes are more than expected")
+    table = os.pread(fd, count * ENTRY_BYTES, at * SECTOR) if at < size // SECTOR else b""
+    if len(table) < count * ENTRY_BYTES or binascii.crc32(table) != table_crc:
+        raise broken("the checksum of the entries is wrong")
+    return Gpt(uuid.UUID(bytes_le=guid), size, _partitions(table, size))
+
+
+def _partitions(table: bytes, size: int) -> tuple[Partition, ...]:
+    found = []
+    for type_guid, guid, first, last, _, label in _ENTRY.iter_unpack(table):
+        if type_guid == b"\0" * 16:
+            continue
+        if not FIRST_USABLE <= first <= last < size // SECTOR:
+            raise broken(f"a partition reaches from sector {first} to {last}")
+        text = label.decode("utf-16-le", "replace").split("\0", 1)[0]
+        extent = (first * SECTOR, (last - first + 1) * SECTOR)
+        found.append(Partition(uuid.UUID(bytes_le=type_guid), uuid.UUID(bytes_le=guid), *extent, text))
+    _refuse_overlap(found)
+    return tuple(found)
+
+
+def _refuse_overlap(partitions: Sequence[Partition]) -> None:
+    in_order = sorted(partitions, key=lambda one: one.offset_bytes)
+    for one, following in pairwise(in_order):
+        if one.offset_bytes + one.size_bytes > following.offset_bytes:
+            raise broken(f"the partitions {one.label!r} and {following.label!r} overlap")
+
+
+def broken(why: str) -> InvalidArgument:
+    """The error for a file that is no VSF, or a damaged one."""
+    return InvalidArgument(
+        f"This is no usable virtual storage file: {why}.",
+        resolution="Check it with `sfdisk --verify FILE`; restore it from where it came.",
+        reason="VSF_BROKEN",
+    )
