@@ -42,7 +42,12 @@ def _block(_: str, path: str) -> None:
         time.sleep(0.005)
 
 
-_ACTIONS: dict[str, Callable[[str, str], None]] = {"raise": _raise, "kill": _kill, "delay": _delay, "block": _block}
+_ACTIONS: dict[str, Callable[[str, str], None]] = {
+    "raise": _raise,
+    "kill": _kill,
+    "delay": _delay,
+    "block": _block,
+}
 
 
 class _Armed:

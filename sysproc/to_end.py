@@ -4,8 +4,11 @@ Only the bridge belongs here. What blocks, and for how long, is the business of 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
+
+from sysproc.undo import Undo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,3 +26,18 @@ async def to_end(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     if cancelled is not None:
         raise cancelled from running.exception()
     return running.result()
+
+
+@asynccontextmanager
+async def undo_in_thread() -> AsyncIterator[Undo]:
+    """An `Undo` for asyncio code whose steps block: they run in a thread, to their end.
+
+    On success the steps are dropped or handed over by the caller's `pop_all()`, else they run too.
+    """
+    undo = Undo()
+    try:
+        yield undo
+    except BaseException as failure:
+        await to_end(undo.__exit__, type(failure), failure, failure.__traceback__)
+        raise
+    await to_end(undo.close)

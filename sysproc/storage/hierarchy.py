@@ -170,9 +170,8 @@ def path_of(connection: Connection, container_id: int) -> tuple[int, ...]:
 def names_of(connection: Connection, container_id: int) -> tuple[str, ...]:
     """The path for people: names, and ids where a container has none. Raises NotFound."""
     path = path_of(connection, container_id)
-    named = dict(
-        connection.execute(select(_C.id, _C.name).where(_C.id.in_([to_hex(one) for one in path]))).tuples().all()
-    )
+    found = connection.execute(select(_C.id, _C.name).where(_C.id.in_([to_hex(one) for one in path])))
+    named = {row.id: row.name for row in found}
     return tuple(named[to_hex(one)] or to_hex(one) for one in path)
 
 

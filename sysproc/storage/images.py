@@ -72,11 +72,10 @@ def list_images(connection: Connection, *, limit: int, after: str = "") -> list[
     return [_image(found) for found in connection.execute(query)]
 
 
-def content_known(connection: Connection, digest: str) -> bool:
-    """Whether there is content of this digest."""
-    return (
-        connection.execute(select(IMAGE_CONTENTS.c.digest).where(IMAGE_CONTENTS.c.digest == digest)).first() is not None
-    )
+def get_content(connection: Connection, digest: str) -> Content | None:
+    """The content of this digest, if it is recorded."""
+    found = connection.execute(select(IMAGE_CONTENTS).where(IMAGE_CONTENTS.c.digest == digest)).first()
+    return None if found is None else Content(**{name: getattr(found, name) for name in Content.__dataclass_fields__})
 
 
 def put_image(connection: Connection, name: str, content: Content, *, replace: bool) -> Image:

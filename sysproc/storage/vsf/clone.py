@@ -36,9 +36,21 @@ def new_file(target: Path, *, durable: bool = True) -> Iterator[int]:
             if durable:
                 os.fdatasync(fd)
             failpoint("storage.vsf.before_link")
-            os.link(f"/proc/self/fd/{fd}", target, follow_symlinks=True)
+            give_name(fd, target)
     finally:
         os.close(fd)
+
+
+def give_name(fd: int, target: Path) -> None:
+    """linkat(2) with AT_SYMLINK_FOLLOW on /proc/self/fd, as open(2) says for O_TMPFILE.
+
+    os.link makes a linkat of it only when it is given a directory's fd.
+    """
+    directory = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(f"/proc/self/fd/{fd}", target.name, dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
 
 
 @contextmanager

@@ -1,0 +1,85 @@
+"""`python -m benchmarks`: start a daemon of its own in a temporary directory, time everything, print tables.
+
+Needs root. What is timed is in `benchmarks.lifecycle` and `benchmarks.idle`, how in `benchmarks.measure`.
+"""
+
+import json
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import lifecycle, peers
+from benchmarks.idle import Idle, idle
+from benchmarks.measure import Timing
+from sysproc_client import Client
+from tests.e2e.daemon import RunningDaemon
+
+console = Console()
+
+
+def table(title: str, timings: Sequence[Timing]) -> Table:
+    """One benchmark: medians, and each contender's ratio to ours, the first."""
+    ours = timings[0].median_ms
+    drawn = Table("contender", "p50 ms", "p90 ms", "ratio to the first", title=title, title_justify="left")
+    for one in timings:
+        drawn.add_row(one.contender, f"{one.median_ms:.2f}", f"{one.p90_ms:.2f}", f"{one.median_ms / ours:.2f}")
+    return drawn
+
+
+def idle_table(found: Idle) -> Table:
+    """What many idle containers cost."""
+    drawn = Table("what", "value", title=f"{found.count} idle containers", title_justify="left")
+    drawn.add_row("create, first 20 (p50)", f"{found.first_create_ms:.2f} ms")
+    drawn.add_row("create, last 20 (p50)", f"{found.last_create_ms:.2f} ms")
+    drawn.add_row("processes (PSS), each", f"{found.processes_pss_kib:.0f} KiB")
+    drawn.add_row("kernel, each", f"{found.slab_kib:.0f} KiB")
+    drawn.add_row("daemon grew by", f"{found.daemon_rss_mib:.1f} MiB")
+    drawn.add_row("all told, each", f"{found.each_kib:.0f} KiB")
+    return drawn
+
+
+@click.command()
+@click.option("--runs", default=30, show_default=True, help="Counted turns of each contender.")
+@click.option("--idle-count", default=1000, show_default=True, help="Idle containers; 0 leaves that benchmark out.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all times there as well.")
+def main(runs: int, idle_count: int, json_file: Path | None) -> None:
+    """Time sysproc beside its peers."""
+    with tempfile.TemporaryDirectory(prefix="sysproc-bench-") as directory, RunningDaemon() as daemon:
+        root = peers.unpack_busybox(Path(directory))
+        with Client(daemon.endpoint) as client:
+            results = {
+                "one-shot /bin/true": lifecycle.one_shot(client, Path(directory), root, runs),
+                "exec /bin/true": lifecycle.exec_true(client, Path(directory), root, runs),
+                "create, destroy": lifecycle.create_and_destroy(client, runs),
+                "a tree of 100": lifecycle.tree_of_100(client, 3),
+            }
+            for title, timings in results.items():
+                console.print(table(title, timings))
+            found = idle(client, daemon.pid, daemon.launcher_pid, idle_count) if idle_count else None
+            if found is not None:
+                console.print(idle_table(found))
+    if json_file is not None:
+        json_file.write_text(json.dumps(as_json(results, found), indent=1))
+
+
+def as_json(results: dict[str, Sequence[Timing]], found: Idle | None) -> dict[str, object]:
+    """Everything, with the machine it was measured on."""
+    return {
+        "machine": {
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "arch": platform.machine(),
+        },
+        "timings": {title: [asdict(one) for one in timings] for title, timings in results.items()},
+        "idle": asdict(found) if found else None,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""From a row and a root file to a running container, and back to holding one after a restart.
+
+    uid range -> cgroups -> build (launcher) -> fds taken        each step undone if a later one fails
+    row of a running container -> keeper found by pid and start time -> its fds taken
+
+What is recorded, and when, is in `sysproc.containers`; taking a container apart is in `sysproc.take_apart`.
+"""
+
+import os
+from collections.abc import Mapping
+
+from sysproc.errors import Internal
+from sysproc.failpoints import failpoint
+from sysproc.host import Host
+from sysproc.ids import to_hex
+from sysproc.isolation.builder_spec import ContainerSpec
+from sysproc.isolation.cgroups import Cgroup, Limits
+from sysproc.isolation.launcher_client import Built
+from sysproc.isolation.uid_ranges import UidRange
+from sysproc.linux.pidfd import pidfd_getfd, pidfd_open
+from sysproc.linux.process import start_time
+from sysproc.running import RunningContainer
+from sysproc.storage.hierarchy import ContainerRow
+from sysproc.storage.vsf.gpt import read_gpt
+from sysproc.to_end import to_end, undo_in_thread
+from sysproc.undo import Undo
+
+KEEPER_INIT_PIDFD = 4
+KEEPER_LISTENER = 5
+
+
+def limits_of(row: ContainerRow) -> Limits:
+    """The limits that the kernel holds, as recorded."""
+    return Limits(memory_bytes=row.memory_bytes, cpu_millis=row.cpu_millis, pids=row.pids)
+
+
+async def bring_up(host: Host, row: ContainerRow, path: tuple[str, ...]) -> tuple[RunningContainer, Mapping[str, int]]:
+    """Make the container of this row run; its root file is there.
+
+    Returns what holds it, and the columns to record with its new state. Raises SysprocError; nothing is left then.
+    """
+    name = to_hex(row.id)
+    async with undo_in_thread() as undo:
+        uids = await to_end(host.uid_ranges.claim, host.owner(name))
+        undo.add("the uid range", host.uid_ranges.release, uids)
+        failpoint("containers.start.after_uids")
+        cgroup = await to_end(host.cgroups.create, path, limits_of(row))
+        undo.add("the cgroups", cgroup.remove)
+        failpoint("containers.start.after_cgroup")
+        built = await _build(host, row, uids, cgroup)
+        undo.add("the processes", cgroup.kill)
+        failpoint("containers.start.after_build")
+        running = _hold(host, row, path, cgroup, uids.base, built)
+        undo.pop_all()
+    return running, _columns(uids, built)
+
+
+async def _build(host: Host, row: ContainerRow, uids: UidRange, cgroup: Cgroup) -> Built:
+    directory = host.state_dir.container(to_hex(row.id))
+    root = os.open(directory.root, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        status = os.open(directory.status, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            return await host.launcher.build(_spec(row, uids, cgroup, root), vsf_fd=root, status_fd=status)
+        finally:
+            os.close(status)
+    finally:
+        os.close(root)
+
+
+def _spec(row: ContainerRow, uids: UidRange, cgroup: Cgroup, root_fd: int) -> ContainerSpec:
+    partition = read_gpt(root_fd).partitions[0]
+    return ContainerSpec(
+        id=to_hex(row.id),
+        hostname=row.hostname,
+        uid_base=uids.base,
+        uid_count=uids.size,
+        cgroups=cgroup.procs_dirs,
+        root_offset=partition.offset_bytes,
+        root_size=partition.size_bytes,
+        root_fstype="ext4",
+        profile=row.profile,
+    )
+
+
+def _columns(uids: UidRange, built: Built) -> Mapping[str, int]:
+    return {
+        "uid_base": uids.base,
+        "init_pid": built.init_pid,
+        "init_start": built.init_start,
+        "keeper_pid": built.keeper_pid,
+        "keeper_start": built.keeper_start,
+        "userns_ino": built.userns_ino,
+        "mntns_ino": built.mntns_ino,
+    }
+
+
+def _hold(
+    host: Host, row: ContainerRow, path: tuple[str, ...], cgroup: Cgroup, uid_base: int, built: Built
+) -> RunningContainer:
+    keeper_pidfd = keeper_of(built.keeper_pid, built.keeper_start)
+    if keeper_pidfd is None:
+        raise Internal(
+            f"Container {to_hex(row.id)} ended while it was started.",
+            resolution="Try again; if it happens again, the daemon's log says what ended it.",
+            reason="ENDED_AT_START",
+        )
+    return RunningContainer(
+        id=row.id,
+        path=path,
+        init_pid=built.init_pid,
+        init_pidfd=built.init_pidfd,
+        keeper_pidfd=keeper_pidfd,
+        listener_fd=built.listener_fd,
+        cgroup=cgroup,
+        uid_base=uid_base,
+        profile=row.profile,
+        environment=row.environment,
+        exec_dir=host.state_dir.container(to_hex(row.id)).execs,
+    )
+
+
+def keeper_of(pid: int, recorded_start: int) -> int | None:
+    """A pidfd of the keeper, or None if that process is not there any more (the pid may be another's by now)."""
+    try:
+        pidfd = pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if start_time(pid) == recorded_start:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def adopt(host: Host, row: ContainerRow, path: tuple[str, ...]) -> RunningContainer | None:
+    """Hold a container again that was started by an earlier daemon; None if its keeper is gone. Blocks."""
+    if row.keeper_pid is None or row.keeper_start is None or row.init_pid is None or row.uid_base is None:
+        return None
+    keeper_pidfd = keeper_of(row.keeper_pid, row.keeper_start)
+    if keeper_pidfd is None:
+        return None
+    with Undo() as undo:
+        undo.add("the keeper's pidfd", os.close, keeper_pidfd)
+        init_pidfd = pidfd_getfd(keeper_pidfd, KEEPER_INIT_PIDFD)
+        undo.add("init's pidfd", os.close, init_pidfd)
+        listener_fd = pidfd_getfd(keeper_pidfd, KEEPER_LISTENER)
+        undo.pop_all()
+    return RunningContainer(
+        id=row.id,
+        path=path,
+        init_pid=row.init_pid,
+        init_pidfd=init_pidfd,
+        keeper_pidfd=keeper_pidfd,
+        listener_fd=listener_fd,
+        cgroup=host.cgroups.open(path),
+        uid_base=row.uid_base,
+        profile=row.profile,
+        environment=row.environment,
+        exec_dir=host.state_dir.container(to_hex(row.id)).execs,
+    )

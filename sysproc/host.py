@@ -1,0 +1,39 @@
+"""What containers are made from on this host, as one value that the verbs are given.
+
+Built once by the daemon's wiring (`sysproc.server.daemon`); no decision belongs here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sysproc.images import Images
+from sysproc.isolation.cgroups import CgroupTree
+from sysproc.isolation.launcher_client import Launcher
+from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.storage.database import Database
+from sysproc.storage.state_dir import StateDir
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """Where the listening socket of each running container goes; the server's relay answers on it."""
+
+    add: Callable[[int, int], None]
+    remove: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Host:
+    """Database, storage and kernel, as the verbs see them."""
+
+    database: Database
+    state_dir: StateDir
+    launcher: Launcher
+    cgroups: CgroupTree
+    uid_ranges: UidRanges
+    images: Images
+    sockets: Sockets
+
+    def owner(self, container_id: str) -> str:
+        """By which name a uid range is claimed for a container: no other daemon on this host has it."""
+        return f"{self.state_dir.path}:{container_id}"

@@ -1,0 +1,367 @@
+"""The verbs of images: import, list, delete; and the roots that containers get from them.
+
+    import:  tar -> unlinked file (its size and digest) -> fresh VSF -> mke2fs (job) -> unpack in the jail (job)
+             -> images/<digest>.vsf -> recorded
+    root:    template for this image and size (`sysproc.storage.templates`) -> clone
+
+The tar is spooled first because the filesystem has to be made before it is filled: its size follows from the tar's.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sysproc.busybox_image import IMAGE_NAME, busybox_tar, is_static
+from sysproc.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted, SysprocError
+from sysproc.failpoints import failpoint
+from sysproc.isolation.launcher_client import ChildFailed, Launcher
+from sysproc.isolation.launcher_protocol import FRAME_NAME
+from sysproc.isolation.seccomp_profiles import compile_profile
+from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.storage import images as recorded
+from sysproc.storage.database import Database
+from sysproc.storage.images import Content, Image
+from sysproc.storage.state_dir import ContainerDirectory, StateDir
+from sysproc.storage.templates import TemplateStore
+from sysproc.storage.vsf.clone import clone_vsf, disk_full_as_domain_error, fresh_vsf, new_file
+from sysproc.storage.vsf.gpt import ALIGNMENT, Partition, single_partition
+from sysproc.to_end import to_end
+
+MIB = 1 << 20
+DEFAULT_ROOT_BYTES = 1 << 30
+MAX_ROOT_BYTES = 1 << 44
+FORMAT_TIMEOUT_S = 120.0
+UNPACK_TIMEOUT_S = 3600.0
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZLIB_GZIP = 31
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import has brought."""
+
+    image: Image
+    existed: bool
+    skipped_devices: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an import is."""
+
+    received_bytes: int
+    unpacked_bytes: int
+    entries: int
+
+
+class Images:
+    """The images of this daemon; one instance, used from one event loop."""
+
+    def __init__(
+        self, *, database: Database, state_dir: StateDir, launcher: Launcher, uid_ranges: UidRanges, runtime_dir: Path
+    ) -> None:
+        self._database, self._state_dir, self._launcher = database, state_dir, launcher
+        self._uid_ranges, self._frame = uid_ranges, runtime_dir / FRAME_NAME
+        self._templates = TemplateStore(state_dir.templates, self._grow)
+        self._one_import = asyncio.Lock()
+
+    # -- reading
+
+    async def find(self, name: str) -> Image:
+        """The image of this name. Raises NotFound."""
+        image = await self._database.read(lambda c: recorded.get_image(c, name))
+        if image is None:
+            raise recorded.no_image(name)
+        return image
+
+    async def list(self, limit: int, after: str) -> Sequence[Image]:
+        """Images by name, after one."""
+        return await self._database.read(lambda c: recorded.list_images(c, limit=limit, after=after))
+
+    # -- roots of containers
+
+    def root_bytes(self, image: Image, wanted: int | None) -> int:
+        """The size of a container's root file. Raises InvalidArgument if the image does not fit into what is wanted."""
+        if wanted is None:
+            return max(DEFAULT_ROOT_BYTES, image.root_bytes)
+        rounded = -(-wanted // MIB) * MIB
+        if not image.root_bytes <= rounded <= MAX_ROOT_BYTES:
+            raise bad_root_size(image, wanted)
+        return rounded
+
+    async def make_root(self, digest: str, root_bytes: int, container_id: str) -> ContainerDirectory:
+        """The directory of a new container, with a root of its own. Raises ResourceExhausted; nothing is left then."""
+        template = await self._templates.get(digest, self._vsf(digest), root_bytes)
+        failpoint("images.root.after_template")
+        directory = await to_end(self._state_dir.make_container, container_id)
+        await to_end(clone_vsf, template, directory.root)
+        return directory
+
+    def _vsf(self, digest: str) -> Path:
+        return self._state_dir.images / f"{digest}.vsf"
+
+    async def _grow(self, fd: int, partition: Partition) -> Mapping[str, Any]:
+        values = {"offset": partition.offset_bytes, "size": partition.size_bytes}
+        with job_failures("grow the root"):
+            return await self._launcher.run_job("grow", values, [fd], timeout_s=FORMAT_TIMEOUT_S)
+
+    # -- import and delete
+
+    async def import_image(
+        self,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        replace: bool = False,
+        expected_digest: Callable[[], bytes | None] = lambda: None,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Imported:
+        """Import a tar under a name. expected_digest is asked when all chunks are there.
+
+        Raises InvalidArgument (no tar, another digest), AlreadyExists (the name has other content), ResourceExhausted.
+        """
+        spool = os.open(self._state_dir.images, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            digest, size, unpacked_size = await self._spool(spool, chunks, progress)
+            check_digest(digest, expected_digest())
+            async with self._one_import:
+                return await self._import_spooled(name, spool, digest, unpacked_size, size, replace, progress)
+        finally:
+            os.close(spool)
+
+    async def _spool(
+        self, spool: int, chunks: AsyncIterator[bytes], progress: Callable[[Progress], None]
+    ) -> tuple[str, int, int]:
+        """Write the tar to the file; its digest, its size, and its size unpacked from gzip."""
+        digest, size, counter = hashlib.sha256(), 0, GzipCounter()
+        async for chunk in chunks:
+            await to_end(self._spool_chunk, spool, chunk)
+            digest.update(chunk)
+            counter.feed(chunk)
+            size += len(chunk)
+            progress(Progress(size, 0, 0))
+        failpoint("images.import.after_spool")
+        return digest.hexdigest(), size, counter.unpacked_bytes
+
+    def _spool_chunk(self, spool: int, chunk: bytes) -> None:
+        with disk_full_as_domain_error(self._state_dir.images / "import"):
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(spool, view) :]
+
+    async def _import_spooled(
+        self,
+        name: str,
+        spool: int,
+        digest: str,
+        unpacked_size: int,
+        size: int,
+        replace: bool,
+        progress: Callable[[Progress], None],
+    ) -> Imported:
+        known = await self._database.read(lambda c: recorded.get_image(c, name))
+        if known is not None and known.digest == digest:
+            return Imported(known, existed=True, skipped_devices=known.skipped_devices)
+        if known is not None and not replace:
+            raise recorded.other_content(name)
+        content = await self._content(digest)
+        if content is None:
+            content = await self._make(digest, spool, unpacked_size, size, progress)
+        image = await self._database.write(lambda c: recorded.put_image(c, name, content, replace=replace))
+        failpoint("images.import.after_record")
+        await self._forget_unused()
+        return Imported(image, existed=False, skipped_devices=content.skipped_devices)
+
+    async def _content(self, digest: str) -> Content | None:
+        return await self._database.read(lambda c: recorded.get_content(c, digest))
+
+    async def _make(
+        self, digest: str, spool: int, unpacked_size: int, size: int, progress: Callable[[Progress], None]
+    ) -> Content:
+        """Format a VSF and unpack the tar into it; the file appears when it is complete."""
+        gpt = single_partition(image_bytes(unpacked_size))
+        partition = gpt.partitions[0]
+        place = {"offset": partition.offset_bytes, "size": partition.size_bytes}
+        target = self._vsf(digest)
+        target.unlink(missing_ok=True)
+        with new_file(target) as fd:
+            fresh_vsf(fd, gpt)
+            with job_failures("format the image"):
+                await self._launcher.run_job("format_ext4", place, [fd], timeout_s=FORMAT_TIMEOUT_S)
+            failpoint("images.import.after_format")
+            counts = await self._unpack(fd, spool, place, size, progress)
+            failpoint("images.import.after_unpack")
+            stored = os.fstat(fd).st_blocks * 512
+        return Content(digest, counts["bytes"], stored, gpt.disk_bytes, counts["skipped_devices"])
+
+    async def _unpack(
+        self, fd: int, spool: int, place: Mapping[str, int], size: int, progress: Callable[[Progress], None]
+    ) -> Mapping[str, Any]:
+        owner = f"{self._state_dir.path}:import"
+        uids = await to_end(self._uid_ranges.claim, owner)
+        os.lseek(spool, 0, os.SEEK_SET)
+        values = {
+            **place,
+            "uid_base": uids.base,
+            "uid_count": uids.size,
+            "frame": str(self._frame),
+            "seccomp_filter": compile_profile("strict", os.uname().machine).hex(),
+        }
+
+        def told(counts: Mapping[str, Any]) -> None:
+            progress(Progress(size, counts["bytes"], counts["entries"]))
+
+        try:
+            with job_failures("unpack the archive"):
+                return await self._launcher.run_job(
+                    "unpack", values, [fd, spool], timeout_s=UNPACK_TIMEOUT_S, progress=told
+                )
+        finally:
+            await to_end(self._uid_ranges.release, uids)
+
+    async def delete(self, name: str) -> None:
+        """Forget an image; its files go when nothing uses them. Raises NotFound, FailedPrecondition."""
+        await self._database.write(lambda c: recorded.delete_image(c, name))
+        failpoint("images.delete.after_record")
+        await self._forget_unused()
+
+    async def _forget_unused(self) -> None:
+        for digest in await self._database.write(recorded.delete_unused_contents):
+            await to_end(self._remove_files, digest)
+
+    def _remove_files(self, digest: str) -> None:
+        self._vsf(digest).unlink(missing_ok=True)
+        self._templates.forget(digest)
+
+    # -- at the start
+
+    async def recover(self) -> None:
+        """Remove files that no record knows, after a crash in the middle of an import or a delete."""
+        await self._forget_unused()
+        for path in self._state_dir.images.glob("*.vsf"):
+            if await self._content(path.stem) is None:
+                await to_end(self._remove_files, path.stem)
+        await to_end(self._uid_ranges.reclaim, f"{self._state_dir.path}:import")
+
+    async def ensure_busybox(self, program: Path) -> None:
+        """Import the embedded default, if there is no image of its name. Raises FailedPrecondition without busybox."""
+        try:
+            await self.find(IMAGE_NAME)
+        except NotFound:
+            await self._import_busybox(program)
+
+    async def _import_busybox(self, program: Path) -> None:
+        if not program.exists() or not is_static(program):
+            raise no_busybox(program)
+        tar = await to_end(busybox_tar, program)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield tar
+
+        await self.import_image(IMAGE_NAME, chunks())
+
+
+class GzipCounter:
+    """Counts how large a stream is without gzip, while it comes in; a plain tar is as large as it is."""
+
+    def __init__(self) -> None:
+        self.unpacked_bytes = 0
+        self._first, self._gzip = True, zlib.decompressobj(_ZLIB_GZIP)
+        self._plain = False
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes; broken gzip counts as it is, and is refused when it is unpacked."""
+        if self._first and chunk:
+            self._plain, self._first = not chunk.startswith(_GZIP_MAGIC), False
+        if self._plain:
+            self.unpacked_bytes += len(chunk)
+            return
+        try:
+            while chunk:
+                self.unpacked_bytes += len(self._gzip.decompress(chunk, MIB))
+                chunk = self._gzip.unconsumed_tail
+        except zlib.error:
+            self._plain = True
+
+
+def image_bytes(tar_bytes: int) -> int:
+    """The size of the VSF for a tar of this size: room for ext4's tables and for what small files waste."""
+    return -(-(tar_bytes * 5 // 4 + 24 * MIB) // MIB) * MIB + 2 * ALIGNMENT
+
+
+def check_digest(digest: str, expected: bytes | None) -> None:
+    """Raise InvalidArgument if the client sent something else than it meant to."""
+    if expected is not None and expected.hex() != digest:
+        raise InvalidArgument(
+            "The archive arrived changed: its digest is another.",
+            details=f"Expected {expected.hex()}, got {digest}.",
+            resolution="Send it again.",
+            reason="DIGEST_MISMATCH",
+        )
+
+
+@contextmanager
+def job_failures(what: str) -> Iterator[None]:
+    """The failures of a job, in words for the caller."""
+    try:
+        yield
+    except ChildFailed as failure:
+        raise job_failed(what, failure) from failure
+
+
+def job_failed(what: str, failure: ChildFailed) -> SysprocError:
+    """The domain error for what a job says."""
+    if failure.errno == errno.EBADMSG:
+        return InvalidArgument(
+            "The archive cannot be unpacked.",
+            details=f"{failure.target}.",
+            resolution="Send a tar, plain or compressed with gzip, and whole.",
+            reason="BAD_ARCHIVE",
+        )
+    if failure.errno == errno.EINVAL:
+        return InvalidArgument(
+            "The archive has something that a container cannot have.",
+            details=f"{failure.target}.",
+            resolution="Make the archive without it.",
+            reason="BAD_ARCHIVE",
+        )
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(
+            f"There is no space left to {what}.",
+            details=f"{failure}.",
+            resolution="Free some space on the disk with the state directory.",
+            reason="DISK_FULL",
+        )
+    return Internal(
+        f"It was not possible to {what}.",
+        details=f"{failure}.",
+        resolution="See the daemon's log.",
+        reason="JOB_FAILED",
+    )
+
+
+def bad_root_size(image: Image, wanted: int) -> InvalidArgument:
+    """The error for a root that is too small for its image, or absurdly large."""
+    return InvalidArgument(
+        f"A root of {wanted} bytes cannot be made from the image {image.name}.",
+        details=f"It has to be between {image.root_bytes} and {MAX_ROOT_BYTES} bytes.",
+        resolution="Ask for another size, or for none: the default is enough for the image.",
+        reason="BAD_ROOT_SIZE",
+        metadata={"least": str(image.root_bytes), "most": str(MAX_ROOT_BYTES)},
+    )
+
+
+def no_busybox(program: Path) -> FailedPrecondition:
+    """The error for a host without a static busybox."""
+    return FailedPrecondition(
+        f"There is no static busybox at {program} to make the default image from.",
+        resolution="Install the package busybox-static, or import an image of your own.",
+        reason="NO_BUSYBOX",
+    )
