@@ -19,10 +19,13 @@ def configure(form: str, level: str, out: TextIO = sys.stderr) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=not console),
     ]
+    # Tracebacks without local variables: environments and input are there, and may be secrets.
+    plain = structlog.dev.plain_traceback
+    bare = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
     ending: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [bare, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *ending],

@@ -1,0 +1,220 @@
+"""Containers: what is asked for, what is changed, what there is.
+
+The verbs and their values are in `sysproc.containers`, the row of a container in `sysproc.storage.hierarchy`.
+"""
+
+from nightos.sysproc.v1 import container_pb2 as pb
+from nightos.sysproc.v1 import container_service_pb2 as service
+from sysproc.containers import Change, Listing, Wanted
+from sysproc.isolation.cgroups import Limits
+from sysproc.server import validate
+from sysproc.server.convert.basics import (
+    duration_s,
+    environment_from_proto,
+    environment_to_proto,
+    optional,
+    page_size,
+    timestamp,
+)
+from sysproc.server.validate import Findings
+from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
+
+DEFAULT_IMAGE = "busybox"
+GRACE_S, GRACE_RANGE_S = 10.0, (0.0, 3600.0)
+
+PROFILES = {
+    pb.SECCOMP_PROFILE_UNSPECIFIED: "default",
+    pb.SECCOMP_PROFILE_DEFAULT: "default",
+    pb.SECCOMP_PROFILE_STRICT: "strict",
+    pb.SECCOMP_PROFILE_OPEN: "open",
+}
+PROFILE_NUMBERS = {name: number for number, name in PROFILES.items()}
+STATES = {
+    "creating": pb.CONTAINER_STATE_CREATING,
+    "running": pb.CONTAINER_STATE_RUNNING,
+    "stopped": pb.CONTAINER_STATE_STOPPED,
+    "frozen": pb.CONTAINER_STATE_FROZEN,
+    "destroying": pb.CONTAINER_STATE_DESTROYING,
+    "failed": pb.CONTAINER_STATE_FAILED,
+}
+
+# Paths of an update_mask, and the fields of a Change that each stands for.
+CHANGEABLE = {
+    "limits": frozenset({"memory_bytes", "cpu_millis", "pids"}),
+    "limits.memory_bytes": frozenset({"memory_bytes"}),
+    "limits.cpu_millis": frozenset({"cpu_millis"}),
+    "limits.pids": frozenset({"pids"}),
+    "labels": frozenset({"labels"}),
+}
+
+
+# -- Limits
+
+
+def limits_from_proto(message: pb.Limits, field: str, findings: Findings) -> Limits:
+    """What the kernel is to hold; the size of the root is read apart."""
+    limits = Limits(
+        memory_bytes=optional(message, "memory_bytes"),
+        cpu_millis=optional(message, "cpu_millis"),
+        pids=optional(message, "pids"),
+    )
+    findings.number(f"{field}.memory_bytes", limits.memory_bytes, validate.MEMORY_BYTES)
+    findings.number(f"{field}.cpu_millis", limits.cpu_millis, validate.CPU_MILLIS)
+    findings.number(f"{field}.pids", limits.pids, validate.PIDS)
+    return limits
+
+
+def limits_to_proto(row: ContainerRow | NewContainer) -> pb.Limits:
+    """The limits of a container, the size of its root included."""
+    return pb.Limits(
+        memory_bytes=row.memory_bytes,
+        cpu_millis=row.cpu_millis,
+        pids=row.pids,
+        root_bytes=row.root_bytes,
+    )
+
+
+# -- Container
+
+
+def wanted_from_proto(request: service.CreateContainerRequest, parent: ContainerRow | None) -> Wanted:
+    """The container that is asked for, below an existing one or the host."""
+    return validate.valid(lambda findings: read_wanted(request, parent, findings))
+
+
+def read_wanted(request: service.CreateContainerRequest, parent: ContainerRow | None, findings: Findings) -> Wanted:
+    """The same, with what is wrong collected."""
+    asked = request.container
+    image, root_bytes = asked.image or DEFAULT_IMAGE, optional(asked.limits, "root_bytes")
+    if asked.name:
+        findings.name("container.name", asked.name)
+    if asked.hostname:
+        findings.hostname("container.hostname", asked.hostname)
+    findings.name("container.image", image)
+    findings.number("container.limits.root_bytes", root_bytes, validate.ROOT_BYTES)
+    findings.labels("container.labels", asked.labels)
+    findings.check(asked.seccomp_profile in PROFILES, "container.seccomp_profile", "is no profile")
+    findings.request_id("request_id", request.request_id)
+    return Wanted(
+        parent_id=None if parent is None else parent.id,
+        name=asked.name,
+        image=image,
+        hostname=asked.hostname,
+        limits=limits_from_proto(asked.limits, "container.limits", findings),
+        root_bytes=root_bytes,
+        environment=environment_from_proto(asked.environment, "container.environment", findings),
+        labels=dict(asked.labels),
+        profile=PROFILES.get(asked.seccomp_profile, "default"),
+        stopped=request.stopped,
+    )
+
+
+def container_to_proto(row: ContainerRow) -> pb.Container:
+    """A container as the API shows it."""
+    return pb.Container(
+        id=row.id,
+        parent_id=row.parent_id or 0,
+        name=row.name,
+        image=row.image_name,
+        hostname=row.hostname,
+        limits=limits_to_proto(row),
+        environment=environment_to_proto(row.environment),
+        labels=row.labels,
+        seccomp_profile=PROFILE_NUMBERS[row.profile],
+        state=STATES[row.state],
+        reason=row.reason,
+        exit=exit_to_proto(row.exit_code, row.exit_signal),
+        etag=row.etag,
+        oom_killed=row.oom_killed,
+        create_time=timestamp(row.created_at),
+        start_time=timestamp(row.started_at),
+        stop_time=timestamp(row.stopped_at),
+    )
+
+
+def new_to_proto(new: NewContainer) -> pb.Container:
+    """A container that would be made: it has no id yet."""
+    return pb.Container(
+        parent_id=new.parent_id or 0,
+        name=new.name,
+        image=new.image_name,
+        hostname=new.hostname,
+        limits=limits_to_proto(new),
+        environment=environment_to_proto(new.environment),
+        labels=new.labels,
+        seccomp_profile=PROFILE_NUMBERS[new.profile],
+    )
+
+
+def exit_to_proto(code: int | None, signal: int | None) -> pb.ExitStatus | None:
+    """How something ended; None if that is not known, or not yet."""
+    if signal is not None:
+        return pb.ExitStatus(signal=signal)
+    return None if code is None else pb.ExitStatus(code=code)
+
+
+def destroyed_to_proto(row: ContainerRow) -> service.DestroyContainerResponse:
+    """One container that is gone."""
+    destroyed = service.DestroyContainerResponse.Destroyed(id=row.id, parent_id=row.parent_id or 0, name=row.name)
+    return service.DestroyContainerResponse(destroyed=destroyed)
+
+
+def summary_to_proto(count: int) -> service.DestroyContainerResponse:
+    """All of them are gone."""
+    return service.DestroyContainerResponse(summary=service.DestroyContainerResponse.Summary(destroyed=count))
+
+
+# -- requests
+
+
+def change_from_proto(request: service.UpdateContainerRequest) -> Change:
+    """What is to be changed: what the mask names, or without a mask everything that is populated."""
+    return validate.valid(lambda findings: read_change(request, findings))
+
+
+def read_change(request: service.UpdateContainerRequest, findings: Findings) -> Change:
+    """The same, with what is wrong collected."""
+    asked = request.container
+    masked = request.HasField("update_mask")
+    for position, path in enumerate(request.update_mask.paths):
+        findings.check(path in CHANGEABLE, f"update_mask.paths[{position}]", f"cannot be changed: {path[:80]!r}")
+    named = (CHANGEABLE.get(path, frozenset()) for path in request.update_mask.paths)
+    fields = frozenset[str]().union(*named) if masked else populated(asked)
+    findings.labels("container.labels", asked.labels)
+    limits = limits_from_proto(asked.limits, "container.limits", findings)
+    return Change(fields=fields, limits=limits, labels=dict(asked.labels))
+
+
+def populated(asked: pb.Container) -> frozenset[str]:
+    """The changeable fields that a container message holds."""
+    limits = {field.name for field, _ in asked.limits.ListFields()} & CHANGEABLE["limits"]
+    return frozenset(limits | ({"labels"} if asked.labels else set()))
+
+
+def grace_from_proto(request: service.StopContainerRequest) -> float:
+    """How long a container has after SIGTERM, in seconds."""
+    if not request.HasField("grace"):
+        return GRACE_S
+    return validate.valid(lambda findings: duration_s(request.grace, "grace", GRACE_RANGE_S, findings))
+
+
+def check_destroy(request: service.DestroyContainerRequest) -> None:
+    """InvalidArgument for a request_id that is no UUID."""
+    validate.valid(lambda findings: findings.request_id("request_id", request.request_id))
+
+
+def listing_from_proto(request: service.ListContainersRequest) -> Listing:
+    """Which containers are asked for."""
+    validate.valid(lambda findings: findings.labels("labels", request.labels))
+    return Listing(
+        children_only=request.children_only,
+        labels=dict(request.labels),
+        limit=page_size(request.page_size),
+        after=request.page_token,
+    )
+
+
+def page_to_proto(page: Page) -> service.ListContainersResponse:
+    """One page of a list."""
+    rows = [container_to_proto(row) for row in page.containers]
+    return service.ListContainersResponse(containers=rows, next_page_token=page.next_token)

@@ -1,0 +1,63 @@
+"""Images: what there is, and how far an import is.
+
+The verbs are in `sysproc.images`; how the parts of an upload are read is in `sysproc.server.upload`.
+"""
+
+from collections.abc import Sequence
+
+from nightos.sysproc.v1 import image_service_pb2 as service
+from sysproc.errors import InvalidArgument
+from sysproc.images import Imported, Progress
+from sysproc.server import validate
+from sysproc.server.convert.basics import page_size, timestamp
+from sysproc.storage.images import Image
+
+
+def image_to_proto(image: Image) -> service.Image:
+    """An image as the API shows it."""
+    return service.Image(
+        name=image.name,
+        digest=bytes.fromhex(image.digest),
+        content_bytes=image.content_bytes,
+        stored_bytes=image.stored_bytes,
+        root_bytes=image.root_bytes,
+        create_time=timestamp(image.created_at),
+        containers=image.containers,
+    )
+
+
+def update_to_proto(update: Progress | Imported) -> service.ImportImageResponse:
+    """How far an import is, or what it has brought."""
+    response = service.ImportImageResponse
+    if isinstance(update, Progress):
+        progress = response.Progress(
+            received_bytes=update.received_bytes, unpacked_bytes=update.unpacked_bytes, entries=update.entries
+        )
+        return response(progress=progress)
+    imported = response.Imported(
+        image=image_to_proto(update.image), existed=update.existed, skipped_devices=update.skipped_devices
+    )
+    return response(imported=imported)
+
+
+def name_from_proto(request: service.DeleteImageRequest) -> str:
+    """The image that is named."""
+    validate.valid(lambda findings: findings.name("name", request.name))
+    return request.name
+
+
+def page_from_proto(request: service.ListImagesRequest) -> tuple[int, str]:
+    """How many images are asked for, and after which name."""
+    if request.page_token and not validate.is_name(request.page_token):
+        raise InvalidArgument(
+            "The page_token is not one that this service gave.",
+            resolution="Send the next_page_token of the page before, or none for the first page.",
+            reason="BAD_PAGE_TOKEN",
+        )
+    return page_size(request.page_size), request.page_token
+
+
+def page_to_proto(images: Sequence[Image], size: int) -> service.ListImagesResponse:
+    """One page of a list; there is a next one if more were found than it has room for."""
+    token = images[size - 1].name if len(images) > size else ""
+    return service.ListImagesResponse(images=[image_to_proto(image) for image in images[:size]], next_page_token=token)

@@ -1,0 +1,23 @@
+"""SystemService: each method is proto in, one verb, proto out.
+
+What a method means is said in `proto/nightos/sysproc/v1/system_service.proto`; what is known of the kernel is
+gathered by `sysproc.system`, and a caller was identified by `sysproc.server.peer`.
+"""
+
+from nightos.sysproc.v1 import system_service_pb2 as pb
+from sysproc.containers import Containers
+from sysproc.server.call import Call
+from sysproc.server.convert import system as convert
+
+
+class SystemService:
+    """The servicer of SystemService."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+
+    async def WhoAmI(self, _: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
+        """See the proto."""
+        container_id = call.caller.container_id
+        name = "" if container_id is None else (await self._containers.get(container_id)).name
+        return convert.caller_to_proto(call.caller, name)
