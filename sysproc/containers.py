@@ -1,57 +1,32 @@
 """The verbs of containers: create, start, stop, freeze, thaw, update, destroy, get and list.
 
-Each verb reads as its recipe: record the intention, change the kernel, record the result. Steps that are shared are
-next door: `sysproc.bring_up`, `sysproc.take_apart`, `sysproc.destruction`, `sysproc.recovery`; the states and what
-may follow what are in `sysproc.states`. Nothing of gRPC belongs here, nor who may call what (`sysproc.server`).
+The way in for `sysproc.server`. Each verb changes the kernel first or the record first so that a crash in between is
+found at the next start (`sysproc.recovery`). The steps are next door: `sysproc.lifecycle`, `sysproc.destroy`; the
+states and what may follow what are in `sysproc.states`. Nothing of gRPC belongs here, nor who may call what.
 """
 
-import asyncio
-import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
-import structlog
-from sqlalchemy import Connection
 
-from sysproc.bring_up import bring_up, limits_of
+from sysproc.bring_up import limits_of
 from sysproc.destroy import Destructions
-from sysproc.errors import Aborted, Internal
+from sysproc.errors import Aborted
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
-from sysproc.ids import new_container_id, to_hex
+from sysproc.ids import to_hex
 from sysproc.isolation.cgroups import Limits
-from sysproc.linux.pidfd import pidfd_send_signal
-from sysproc.once import Once, TaskOwner
-from sysproc.running import RunningContainer, RunningContainers
-from sysproc.states import State, Step, refused, sources, target
+from sysproc.lifecycle import Lifecycle, Wanted, check
+from sysproc.once import TaskOwner
+from sysproc.running import RunningContainer
+from sysproc.states import State, Step, refused, target
 from sysproc.storage import hierarchy, requests
-from sysproc.storage.hierarchy import ContainerRow, NewContainer
+from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.requests import RequestKey
-from sysproc.take_apart import HowItEnded, read_status, release_kernel_parts, wait_ended
 from sysproc.to_end import to_end
 
-log = structlog.get_logger()
-
-KILLED_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A container that somebody asks for; the fields are checked already (`sysproc.server.validate`)."""
-
-    parent_id: int | None
-    name: str
-    image: str
-    hostname: str
-    limits: Limits
-    root_bytes: int | None
-    environment: tuple[tuple[bytes, bytes], ...]
-    labels: Mapping[str, str]
-    profile: str
-    stopped: bool
+__all__ = ["Change", "Containers", "Listing", "Wanted"]
 
 
 @dataclass(frozen=True)
@@ -63,214 +38,106 @@ class Change:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Listing:
+    """Which containers ListContainers shows: at most `limit` after the token `after`, those with all these labels."""
+
+    children_only: bool
+    labels: Mapping[str, str]
+    limit: int
+    after: str
+
+
 class Containers:
     """All containers of this daemon; one instance, used from one event loop."""
 
     def __init__(self, host: Host, tasks: TaskOwner) -> None:
-        self._host, self._tasks = host, tasks
-        self._once = Once(tasks)
-        self.held = RunningContainers(self._keeper_ended)
-        self.locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
-        self.destructions = Destructions(host, tasks, self.held, self.locks)
+        self._host = host
+        self.life = Lifecycle(host, tasks)
+        self.destructions = Destructions(host, tasks, self.life.held, self.life.locks)
 
     # -- reading
 
     async def get(self, container_id: int) -> ContainerRow:
         """The container as recorded; raises NotFound."""
-        row = await self._host.database.read(lambda c: hierarchy.get_container(c, container_id))
-        if row is None:
-            raise hierarchy.no_container(container_id)
-        return row
+        return await self.life.get(container_id)
+
+    async def list(self, below: ContainerRow | None, listing: Listing) -> Page:
+        """A page of the containers below one, or of all (None), oldest first."""
+        return await self._host.database.read(
+            lambda c: hierarchy.list_page(
+                c,
+                None if below is None else below.id,
+                children_only=listing.children_only,
+                labels=listing.labels,
+                limit=listing.limit,
+                after=listing.after,
+            )
+        )
+
+    async def names(self, row: ContainerRow) -> Sequence[str]:
+        """The path of names from the top; the id where a container has no name."""
+        return await self._host.database.read(lambda c: hierarchy.names_of(c, row.id))
 
     async def running(self, row: ContainerRow) -> RunningContainer:
         """The fds of a container in which a process can be started; raises FailedPrecondition if it does not run."""
-        running = self.held.get(row.id)
+        running = self.life.held.get(row.id)
         if running is None or row.state != State.RUNNING:
             raise refused(to_hex(row.id), State(row.state), "used for starting processes")
         return running
 
-    # -- create and start
+    # -- create, start, stop: the steps are in `sysproc.lifecycle`
 
     async def create(self, wanted: Wanted, request: RequestKey | None = None) -> ContainerRow:
         """Make a container and, unless told not to, start it. Idempotent by the request's id."""
-        stored = await self._stored(request)
-        if stored is not None:
-            return stored
-        return await self._once.run(request, lambda: self._create(wanted, request))
+        return await self.life.create(wanted, request)
 
     async def validate(self, wanted: Wanted) -> NewContainer:
         """What create would make, without an id; raises what it would raise, as far as that can be known."""
-        new = await self._new_row(0, wanted)
-        await self._host.database.read(lambda c: hierarchy.check_container(c, new))
-        return new
-
-    async def _stored(self, request: RequestKey | None) -> ContainerRow | None:
-        if request is None:
-            return None
-        answer = await self._host.database.read(lambda c: requests.recall(c, request))
-        return None if answer is None else msgspec.json.decode(answer, type=ContainerRow)
-
-    async def _create(self, wanted: Wanted, request: RequestKey | None) -> ContainerRow:
-        database, container_id = self._host.database, new_container_id()
-        warm = self._tasks.start(to_end(self._host.cgroups.warm_up))
-        new = await self._new_row(container_id, wanted)
-        async with self._lock(container_id):
-            row = await database.write(lambda c: hierarchy.insert_container(c, new))
-            try:
-                failpoint("containers.create.after_intention")
-                await self._host.images.make_root(new.image_digest, new.root_bytes, to_hex(row.id))
-                failpoint("containers.create.after_root")
-                await asyncio.wait({warm})
-                return await self._first_start(row, wanted.stopped, request)
-            except BaseException:
-                await self._undo_create(row)
-                raise
-
-    async def _first_start(self, row: ContainerRow, stopped: bool, request: RequestKey | None) -> ContainerRow:
-        path = await self.path(row.id)
-        if stopped:
-            return await self._record(row.id, Step.LEFT_STOPPED, "created, not started", request)
-        return await self._start(row, path, Step.STARTED, request)
-
-    async def _start(
-        self, row: ContainerRow, path: tuple[str, ...], step: Step, request: RequestKey | None = None
-    ) -> ContainerRow:
-        running, columns = await bring_up(self._host, row, path)
-        try:
-            row = await self._record(row.id, step, "started", request, **columns)
-            failpoint("containers.start.after_commit")
-        except BaseException:
-            await to_end(self._end_unrecorded, running)
-            raise
-        self.hold(running)
-        return row
-
-    def _end_unrecorded(self, running: RunningContainer) -> None:
-        running.cgroup.kill_own()
-        running.close()
-        release_kernel_parts(self._host, running.path)
-
-    def hold(self, running: RunningContainer) -> None:
-        """Answer on the container's socket, and notice its end."""
-        self.held.add(running)
-        self._host.sockets.add(running.id, running.listener_fd)
-
-    async def _undo_create(self, row: ContainerRow) -> None:
-        """Nothing of a create that failed is left, unless a destroy has taken it over meanwhile."""
-        await to_end(self._host.state_dir.remove_container, to_hex(row.id))
-        await self._host.database.write(lambda c: hierarchy.delete_container(c, row.id, only_in=(State.CREATING,)))
+        return await self.life.validate(wanted)
 
     async def start(self, row: ContainerRow) -> ContainerRow:
         """Start a stopped container on the root that it has; a running one is left as it is."""
-        return await self._once.run(None, lambda: self._start_stopped(row.id))
-
-    async def _start_stopped(self, container_id: int) -> ContainerRow:
-        async with self._lock(container_id):
-            row = await self.get(container_id)
-            if row.state == State.RUNNING:
-                return row
-            check(row, Step.START, "started")
-            return await self._start(row, await self.path(row.id), Step.START)
-
-    # -- stop, freeze, thaw
+        return await self.life.start(row)
 
     async def stop(self, row: ContainerRow, grace_s: float) -> ContainerRow:
         """Stop a container, not what is below it: SIGTERM, and after the grace period SIGKILL, to all in it."""
-        return await self._once.run(None, lambda: self._stop(row.id, grace_s))
+        return await self.life.stop(row, grace_s)
 
-    async def _stop(self, container_id: int, grace_s: float) -> ContainerRow:
-        async with self._lock(container_id):
-            row = await self.get(container_id)
-            if row.state == State.STOPPED:
-                return row
-            check(row, Step.INIT_ENDED, "stopped")
-            running = self.held.get(row.id)
-            if running is None:
-                return await self.get(container_id)
-            if row.state == State.FROZEN:
-                await to_end(running.cgroup.thaw)
-            pidfd_send_signal(running.init_pidfd, signal.SIGTERM)
-            failpoint("containers.stop.after_sigterm")
-            if not await wait_ended(running, grace_s):
-                await to_end(running.cgroup.kill_own)
-                failpoint("containers.stop.after_kill")
-                await self._insist(running)
-            return await self._settle(running, "stopped by request")
-
-    async def _insist(self, running: RunningContainer) -> None:
-        if not await wait_ended(running, KILLED_TIMEOUT_S):
-            raise Internal(
-                f"Container {to_hex(running.id)} was killed, but a process in it does not end.",
-                details="It is probably waiting for a disk or a device inside the kernel.",
-                resolution="Look at its processes (`sysproc ps`), mend the device, then stop it again.",
-                reason="PROCESS_STUCK",
-            )
-
-    def _keeper_ended(self, container_id: int) -> None:
-        self._tasks.start(self._ended_by_itself(container_id))
-
-    async def _ended_by_itself(self, container_id: int) -> None:
-        async with self._lock(container_id):
-            running = self.held.get(container_id)
-            row = await self._host.database.read(lambda c: hierarchy.get_container(c, container_id))
-            if running is None or row is None or row.state not in sources(Step.INIT_ENDED):
-                return
-            await to_end(running.cgroup.kill_own)
-            row = await self._settle(running, None)
-            log.info("container ended", container=to_hex(container_id), reason=row.reason)
-
-    async def _settle(self, running: RunningContainer, reason: str | None) -> ContainerRow:
-        """Record how a container ended and give back what only a running one needs."""
-        how = read_status(self._host, running.id)
-        oom_killed = await to_end(running.cgroup.oom_kills) > 0
-        self._host.sockets.remove(running.id)
-        self.held.discard(running.id)
-        await to_end(release_kernel_parts, self._host, running.path)
-        failpoint("containers.stop.after_release")
-        return await self.record_end(running.id, how, oom_killed, reason)
-
-    async def record_end(
-        self, container_id: int, how: HowItEnded, oom_killed: bool, reason: str | None
-    ) -> ContainerRow:
-        """Write that a container has stopped, and how."""
-        columns: dict[str, Any] = {"exit_code": how.exit_code, "exit_signal": how.exit_signal, "oom_killed": oom_killed}
-        why = reason or how.sentence(oom_killed)
-        return await self._record(container_id, Step.INIT_ENDED, why, **columns)
+    # -- freeze, thaw, update
 
     async def freeze(self, row: ContainerRow) -> ContainerRow:
         """Suspend all processes of a container and of all below it."""
-        return await self._once.run(None, lambda: self._freeze_or_thaw(row.id, Step.FREEZE))
+        return await self.life.once.run(None, lambda: self._freeze_or_thaw(row.id, Step.FREEZE))
 
     async def thaw(self, row: ContainerRow) -> ContainerRow:
         """Let a frozen container go on."""
-        return await self._once.run(None, lambda: self._freeze_or_thaw(row.id, Step.THAW))
+        return await self.life.once.run(None, lambda: self._freeze_or_thaw(row.id, Step.THAW))
 
     async def _freeze_or_thaw(self, container_id: int, step: Step) -> ContainerRow:
-        async with self._lock(container_id):
-            row = await self.get(container_id)
+        async with self.life.lock(container_id):
+            row = await self.life.get(container_id)
             if row.state == target(step):
                 return row
             check(row, step, "frozen" if step is Step.FREEZE else "thawed")
-            running = await self._held(row)
+            running = await self.life.must_hold(row)
             freezing = step is Step.FREEZE
             await to_end(running.cgroup.freeze if freezing else running.cgroup.thaw)
             failpoint("containers.freeze.after_kernel")
-            return await self._record(row.id, step, "frozen by request" if freezing else "thawed by request")
-
-    # -- update
+            return await self.life.record(row.id, step, "frozen by request" if freezing else "thawed by request")
 
     async def update(self, row: ContainerRow, change: Change, etag: str) -> ContainerRow:
         """Change limits and labels; the kernel first, so that what is recorded is what holds."""
-        return await self._once.run(None, lambda: self._update(row.id, change, etag))
+        return await self.life.once.run(None, lambda: self._update(row.id, change, etag))
 
     async def _update(self, container_id: int, change: Change, etag: str) -> ContainerRow:
-        async with self._lock(container_id):
-            row = await self.get(container_id)
+        async with self.life.lock(container_id):
+            row = await self.life.get(container_id)
             check_etag(row, etag)
             if row.state == State.DESTROYING:
                 raise refused(to_hex(row.id), State.DESTROYING, "changed")
             limits = merged(limits_of(row), change)
-            running = self.held.get(row.id)
+            running = self.life.held.get(row.id)
             if running is not None:
                 await to_end(running.cgroup.set_limits, limits)
             failpoint("containers.update.after_kernel")
@@ -307,7 +174,7 @@ class Containers:
         destruction = self.destructions.of(row.id)
         if destruction is None:
             check_etag(row, etag)
-            destruction = await self._once.run(None, lambda: self.destructions.begin(row.id, request))
+            destruction = await self.life.once.run(None, lambda: self.destructions.begin(row.id, request))
         async for gone in destruction.watch():
             yield gone
 
@@ -316,69 +183,11 @@ class Containers:
         answer = await self._host.database.read(lambda c: requests.recall(c, request))
         return None if answer is None else msgspec.json.decode(answer, type=list[ContainerRow])
 
-    # -- shared by the verbs
-
-    async def path(self, container_id: int) -> tuple[str, ...]:
-        """The ids from the top of the tree to this container: its place in every cgroup hierarchy."""
-        ids = await self._host.database.read(lambda c: hierarchy.path_of(c, container_id))
-        return tuple(to_hex(one) for one in ids)
-
-    def _lock(self, container_id: int) -> asyncio.Lock:
-        return self.locks.setdefault(container_id, asyncio.Lock())
-
-    async def _held(self, row: ContainerRow) -> RunningContainer:
-        running = self.held.get(row.id)
-        if running is None:
-            raise refused(to_hex(row.id), State.STOPPED, "used")
-        return running
-
-    async def _record(
-        self, container_id: int, step: Step, reason: str, request: RequestKey | None = None, **columns: Any
-    ) -> ContainerRow:
-        def write(connection: Connection) -> ContainerRow:
-            row = hierarchy.transition(
-                connection,
-                container_id,
-                to=target(step),
-                reason=reason,
-                allowed_from=sources(step),
-                **columns,
-            )
-            if request is not None:
-                requests.remember(connection, request, msgspec.json.encode(row))
-            return row
-
-        return await self._host.database.write(write)
-
-    async def _new_row(self, container_id: int, wanted: Wanted) -> NewContainer:
-        image = await self._host.images.find(wanted.image)
-        return NewContainer(
-            id=container_id,
-            parent_id=wanted.parent_id,
-            name=wanted.name,
-            hostname=wanted.hostname or wanted.name or to_hex(container_id),
-            image_name=image.name,
-            image_digest=image.digest,
-            memory_bytes=wanted.limits.memory_bytes,
-            cpu_millis=wanted.limits.cpu_millis,
-            pids=wanted.limits.pids,
-            root_bytes=self._host.images.root_bytes(image, wanted.root_bytes),
-            environment=wanted.environment,
-            labels=dict(wanted.labels),
-            profile=wanted.profile,
-        )
-
 
 def merged(limits: Limits, change: Change) -> Limits:
     """The limits after a change: a field that the change names is replaced, None included."""
     named = {name: getattr(change.limits, name) for name in change.fields if hasattr(limits, name)}
     return replace(limits, **named)
-
-
-def check(row: ContainerRow, step: Step, verb: str) -> None:
-    """Raise FailedPrecondition where the step is not possible in the container's state."""
-    if row.state not in sources(step):
-        raise refused(to_hex(row.id), State(row.state), verb)
 
 
 def check_etag(row: ContainerRow, etag: str) -> None:

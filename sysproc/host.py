@@ -16,9 +16,12 @@ from sysproc.storage.state_dir import StateDir
 
 @dataclass(frozen=True)
 class Sockets:
-    """Where the listening socket of each running container goes; the server's relay answers on it."""
+    """Where the listening socket of each running container goes; the server's relay answers on it.
 
-    add: Callable[[int, int], None]
+    add: id, fd, the container's first uid.
+    """
+
+    add: Callable[[int, int, int], None]
     remove: Callable[[int], None]
 
 

@@ -58,7 +58,7 @@ class Recovery:
         if running is None:
             await self._record_end(row, path)
             return
-        self._containers.hold(running)
+        self._containers.life.hold(running)
         await to_end(self._as_recorded, row, running)
         failpoint("recovery.after_adopt")
         log.info("container adopted", container=path[-1], state=row.state)
@@ -75,7 +75,7 @@ class Recovery:
         oom_killed = await to_end(oom_kills, cgroup) > 0
         await to_end(self._sweep, path)
         how = read_status(self._host, row.id)
-        await self._containers.record_end(row.id, how, oom_killed, None)
+        await self._containers.life.record_end(row.id, how, oom_killed, None)
         log.warning("container had ended meanwhile", container=path[-1])
 
     def _sweep(self, path: Path) -> None:
@@ -106,7 +106,8 @@ class Recovery:
 def oom_kills(cgroup: Cgroup) -> int:
     """How often the kernel has ended a process for memory; 0 where the cgroup is gone (the host was restarted)."""
     try:
-        return cgroup.oom_kills()
+        kills: int = cgroup.oom_kills()
+        return kills
     except FileNotFoundError:
         return 0
 
