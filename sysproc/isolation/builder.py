@@ -32,7 +32,7 @@ from sysproc.isolation import host_mounts
 from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.inside import become_init, hierarchy_directory
 from sysproc.isolation.root_mount import idmap, make_mount_points, mount_detached
-from sysproc.linux.mounts import MS_PRIVATE, MS_REC, mount, move_mount
+from sysproc.linux.mounts import AT_FDCWD, MS_PRIVATE, MS_REC, mount, move_mount
 from sysproc.linux.namespaces import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -108,7 +108,8 @@ def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
     failpoint("build.after_cgroups")
     listener, dev = attach_all(order, root, born.pid)
     failpoint("build.after_mounts")
-    born.go.send(b"GO")
+    send_with_fds(born.go, b"GO", [root])
+    os.close(root)
     wait_for_execve(born.go)
     failpoint("build.after_init")
     setns(order.home_mntns, CLONE_NEWNS)
@@ -127,7 +128,7 @@ def bear(order: Order) -> Born:
     spec = order.spec
 
     def live(go: socket.socket) -> NoReturn:
-        become_init(spec, order.frame, go, order.seccomp_filter, order.program_fd)
+        become_init(spec, go, order.seccomp_filter, order.program_fd)
 
     if spec.cgroups.v2 is None:
         return bear_as(spec.uid_base, live)
@@ -191,16 +192,15 @@ def attach_all(order: Order, root: int, init_pid: int) -> tuple[socket.socket, i
         userns = os.open(f"/proc/{init_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         fds.callback(os.close, userns)
         idmap(root, userns)
-        move_mount(root, -100, order.frame)
+        move_mount(root, AT_FDCWD, order.frame)
         dev = host_mounts.make_dev(spec.uid_base)
         run = host_mounts.make_run(spec.uid_base)
         directory, listener = host_mounts.make_socket_directory(spec.uid_base, spec.listen_backlog)
         frame_of_sys = host_mounts.make_sys(spec.uid_base, _cgroup_directories(spec))
-        base = os.open(order.frame, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for fd in (run, directory, frame_of_sys, base, root):
+        for fd in (run, directory, frame_of_sys):
             fds.callback(os.close, fd)
         for made, path in ((dev, "dev"), (run, "run"), (directory, "run/sysproc"), (frame_of_sys, "sys")):
-            host_mounts.attach(made, base, path)
+            host_mounts.attach(made, root, path)
     return listener, dev
 
 

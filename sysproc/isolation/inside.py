@@ -1,9 +1,9 @@
 """I: the process that becomes a container's init, from its birth in the new namespaces to its execve.
 
     born by clone3 in new user, pid, net, ipc, uts namespaces, with no ids mapped yet
-      <- GO (ids mapped, cgroups joined, root attached in the builder's mount namespace)
+      <- GO + fd (ids mapped, cgroups joined, root attached in the builder's mount namespace)
       uid 0, own mount and cgroup namespaces (a copy that the container owns: every flag is locked from here on)
-      the root bound on itself; proc, sys, devpts, shm, mqueue, cgroups; pivot_root; the rest detached
+      the root copied onto itself; proc, sys, devpts, shm, mqueue, cgroups; pivot_root; the rest detached
       hostname, lo, files that programs need, keyring, limits, seccomp, signals
       execve of the C program -> EOF of the report socket
       any failure -> FAILED op errno target on the report socket
@@ -17,7 +17,6 @@ import resource
 import signal
 import socket
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from sysproc.failpoints import failpoint
@@ -25,6 +24,8 @@ from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.host_mounts import SYS_CGROUP, SYS_PIECES, attach
 from sysproc.linux.keyring import join_new_session_keyring
 from sysproc.linux.mounts import (
+    AT_FDCWD,
+    AT_RECURSIVE,
     FSCONFIG_CMD_CREATE,
     FSCONFIG_SET_FLAG,
     FSCONFIG_SET_STRING,
@@ -33,13 +34,11 @@ from sysproc.linux.mounts import (
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
-    MS_BIND,
-    MS_REC,
     OPEN_TREE_CLONE,
     fsconfig,
     fsmount,
     fsopen,
-    mount,
+    move_mount,
     open_tree,
     pivot_root,
     umount2,
@@ -48,6 +47,7 @@ from sysproc.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
 from sysproc.linux.network import set_link_up
 from sysproc.linux.process import execveat
 from sysproc.linux.seccomp import load_filter
+from sysproc.linux.unix_sockets import recv_with_fds
 
 _SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 _OWN_MOUNTS: tuple[tuple[str, str, dict[str, str | None], int], ...] = (
@@ -68,16 +68,12 @@ _DEFAULT_FILES = (
 )
 
 
-def become_init(spec: ContainerSpec, frame: Path, go: socket.socket, seccomp_filter: bytes, program: int) -> NoReturn:
-    """Wait for GO, finish the container from inside, and become its init. `frame` is where the root is attached."""
-    if go.recv(2) != b"GO":
-        os._exit(1)
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    unshare(CLONE_NEWNS | CLONE_NEWCGROUP)
+def become_init(spec: ContainerSpec, go: socket.socket, seccomp_filter: bytes, program: int) -> NoReturn:
+    """Wait for GO, finish the container from inside, and become its init."""
+    root = enter_attached_root(go, CLONE_NEWCGROUP)
     failpoint("inside.after_unshare")
-    enter_root(spec, frame)
+    mount_own(spec, root)
+    make_it_the_root(root)
     failpoint("inside.after_pivot")
     name_things(spec.hostname)
     clean_up_process(spec)
@@ -85,14 +81,38 @@ def become_init(spec: ContainerSpec, frame: Path, go: socket.socket, seccomp_fil
     execveat(program, ["init"], {})
 
 
-def enter_root(spec: ContainerSpec, frame: Path) -> None:
-    """Mount what belongs to the container's own namespaces, and make its root the root."""
-    mount(frame, frame, flags=MS_BIND | MS_REC)
-    root = os.open(frame, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def enter_attached_root(go: socket.socket, namespaces: int = 0) -> int:
+    """Wait for GO, which brings the attached root; become uid 0; the fd of an own copy of that root, attached on it.
+
+    The root comes as an fd, since not every directory on the way to it is open to the container's uid. unshare(2)
+    moves the current directory along into the new mount namespace, where every flag of the copy is locked.
+    """
+    message, fds = recv_with_fds(go)
+    with fds:
+        if message != b"GO":
+            os._exit(1)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        attached = fds.take()
+        os.fchdir(attached)
+        os.close(attached)
+    unshare(CLONE_NEWNS | namespaces)
+    root = open_tree(AT_FDCWD, ".", OPEN_TREE_CLONE | AT_RECURSIVE)
+    move_mount(root, AT_FDCWD, ".")
+    return root
+
+
+def mount_own(spec: ContainerSpec, root: int) -> None:
+    """Mount what belongs to the container's own namespaces."""
     for fstype, target, options, attributes in _OWN_MOUNTS:
         attach_new(fstype, options, attributes, root, target)
     attach_sys(root)
     attach_cgroups(spec, root)
+
+
+def make_it_the_root(root: int) -> None:
+    """pivot_root(2) to the mount of this fd; everything else is detached."""
     os.fchdir(root)
     os.close(root)
     pivot_root(".", ".")
@@ -129,7 +149,7 @@ def attach_sys(root: int) -> None:
     attach_at_path(new_mount("sysfs", {}, _SAFE | MOUNT_ATTR_RDONLY), "/sys")
     for piece in SYS_PIECES:
         with suppress(FileNotFoundError):  # no NUMA on this machine
-            bound = open_tree(-100, f"/sys/{piece}", OPEN_TREE_CLONE)
+            bound = open_tree(AT_FDCWD, f"/sys/{piece}", OPEN_TREE_CLONE)
             try:
                 attach(bound, root, f"sys/{piece}")
             finally:

@@ -27,11 +27,13 @@ from typing import Any, NoReturn
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, error_of
+from sysproc.isolation.inside import enter_attached_root, make_it_the_root
 from sysproc.isolation.root_mount import idmap, mount_detached
 from sysproc.linux.files import syncfs
-from sysproc.linux.mounts import MNT_DETACH, MS_BIND, MS_REC, mount, move_mount, pivot_root, umount2
-from sysproc.linux.namespaces import CLONE_NEWNS, unshare, write_id_maps
+from sysproc.linux.mounts import AT_FDCWD, move_mount
+from sysproc.linux.namespaces import write_id_maps
 from sysproc.linux.seccomp import load_filter
+from sysproc.linux.unix_sockets import send_with_fds
 
 Values = Mapping[str, Any]
 
@@ -54,18 +56,19 @@ def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping
     root = mount_detached(image, fstype="ext4", offset=values["offset"], size=values["size"])
     failpoint("jobs.unpack.after_mount")
     born = bear_as(
-        values["uid_base"], lambda go: _inside(go, frame, values, lambda: unpack_archive(archive, partial(tell, go)))
+        values["uid_base"], lambda go: _inside(go, values, lambda: unpack_archive(archive, partial(tell, go)))
     )
     write_id_maps(born.pid, values["uid_base"], values["uid_count"])
     userns = os.open(f"/proc/{born.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     idmap(root, userns)
-    move_mount(root, -100, frame)
-    born.go.send(b"GO")
+    os.close(userns)
+    move_mount(root, AT_FDCWD, frame)
+    send_with_fds(born.go, b"GO", [root])
     os.close(archive)  # so that the sender notices when J has ended
     failpoint("jobs.unpack.after_go")
     result = _relay(born, report)
     os.waitpid(born.pid, 0)
-    sync(frame)
+    sync(root)
     failpoint("jobs.unpack.after_sync")
     return result
 
@@ -86,9 +89,9 @@ def _relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
             report.send(json.dumps({"progress": {k: int(v) for k, v in said["progress"].items()}}).encode())
 
 
-def sync(frame: Path) -> None:
+def sync(root: int) -> None:
     """syncfs by way of its root directory: what was unpacked is in the image file when this returns."""
-    top = os.open(frame, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(f"/proc/self/fd/{root}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         syncfs(top)
     finally:
@@ -100,19 +103,9 @@ def tell(go: socket.socket, counts: Mapping[str, int]) -> None:
     go.send(json.dumps({"progress": counts}).encode())
 
 
-def _inside(go: socket.socket, frame: Path, values: Values, work: Callable[[], Mapping[str, int]]) -> NoReturn:
+def _inside(go: socket.socket, values: Values, work: Callable[[], Mapping[str, int]]) -> NoReturn:
     """J's life. Everything it needs was imported before: its base uid may not be able to read our modules."""
-    if go.recv(2) != b"GO":
-        os._exit(1)
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    unshare(CLONE_NEWNS)
-    mount(frame, frame, flags=MS_BIND | MS_REC)
-    os.chdir(frame)
-    pivot_root(".", ".")
-    umount2(".", MNT_DETACH)
-    os.chdir("/")
+    make_it_the_root(enter_attached_root(go))
     for limit, value in _RLIMITS.items():
         resource.setrlimit(limit, (value, value))
     os.umask(0)

@@ -1,0 +1,225 @@
+"""A real sysprocd for tests and benchmarks: directories and cgroups of its own, started, killed, restarted.
+
+What a test expects of it is in the tests; that nothing of it is left is checked by `tests.leaks`.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sysproc.isolation import launcher_protocol
+
+PATIENCE_S = 120.0 if os.environ.get("SYSPROC_TEST_IN_VM") else 30.0
+
+
+class DaemonFailed(AssertionError):
+    """sysprocd did not do what it was started for; the text has its log."""
+
+
+def wait_until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait for a condition, not for a time."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {patience_s} s: {what}")
+        time.sleep(0.01)
+
+
+class RunningDaemon:
+    """sysprocd in temporary directories; a context manager that ends it, its containers and its launcher."""
+
+    def __init__(self, *, environment: Mapping[str, str] | None = None, options: tuple[str, ...] = ()) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="sysproc-test-"))
+        self.state_dir, self.runtime_dir = self.directory / "state", self.directory / "run"
+        self.cgroup_root = f"sysproc-test-{os.getpid()}-{self.directory.name.removeprefix('sysproc-test-')}"
+        self.uid_claims = self.directory / "uids"
+        self.endpoint = f"unix://{self.runtime_dir}/sysproc.sock"
+        self.log = self.directory / "sysprocd.log"
+        self._environment, self._options = dict(environment or {}), options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- life
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def command(self) -> list[str]:
+        """The command line, with everything that is this daemon's own."""
+        return [
+            sys.executable,
+            "-m",
+            "sysproc.server.main",
+            f"--state-dir={self.state_dir}",
+            f"--runtime-dir={self.runtime_dir}",
+            f"--cgroup-root={self.cgroup_root}",
+            f"--uid-claims={self.uid_claims}",
+            "--log-format=console",
+            *self._options,
+        ]
+
+    def start(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> None:
+        """Start it; with `wait`, until it says READY (sd_notify)."""
+        with self.log.open("ab") as log, NotifySocket(self.directory) as notify:
+            extra = {"NOTIFY_SOCKET": str(notify.path), **self._environment, **(environment or {})}
+            self._process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **extra}
+            )
+            if wait:
+                self._wait_ready(notify)
+
+    def _wait_ready(self, notify: "NotifySocket") -> None:
+        def ready_or_dead() -> bool:
+            return notify.ready() or self.process.poll() is not None
+
+        wait_until(ready_or_dead, "sysprocd is ready", PATIENCE_S)
+        if self.process.poll() is not None:
+            raise DaemonFailed(f"sysprocd ended with {self.process.returncode}:\n{self.log_text()}")
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The process, which may have ended."""
+        if self._process is None:
+            raise DaemonFailed("sysprocd was not started")
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """Of sysprocd."""
+        return self.process.pid
+
+    @property
+    def launcher_pid(self) -> int:
+        """Of the launcher, by who holds its socket; 0 if there is none."""
+        return peer_pid(self.runtime_dir / launcher_protocol.SOCKET_NAME)
+
+    def alive(self) -> bool:
+        """Whether sysprocd runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def kill9(self) -> None:
+        """SIGKILL to sysprocd, and only to it."""
+        self.process.kill()
+        self.process.wait()
+
+    def kill_launcher(self) -> None:
+        """SIGKILL to the launcher."""
+        if pid := self.launcher_pid:
+            pidfd = os.pidfd_open(pid)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            wait_until(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid), "the launcher is gone")
+
+    def terminate(self) -> int:
+        """SIGTERM; its exit code."""
+        self.process.terminate()
+        return self.process.wait(PATIENCE_S)
+
+    def restart(self, *, environment: Mapping[str, str] | None = None) -> None:
+        """kill -9, if it runs, and start again."""
+        if self.alive():
+            self.kill9()
+        self.start(environment=environment)
+
+    def log_text(self) -> str:
+        """What it has said, and its launcher."""
+        launcher_log = self.runtime_dir / launcher_protocol.LOG_NAME
+        said = self.log.read_text(errors="replace")[-20_000:]
+        return said + (f"\nlauncher:\n{launcher_log.read_text(errors='replace')}" if launcher_log.exists() else "")
+
+    def close(self) -> None:
+        """End everything and remove the directories; containers are ended by their cgroups. Idempotent."""
+        if self.alive():
+            self.terminate()
+        self.kill_launcher()
+        self._end_containers()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end_containers(self) -> None:
+        """What a test has left is ended, so that the next one meets nothing; the leak check has reported it."""
+        for top in cgroup_tops(self.cgroup_root):
+            wait_until(lambda top=top: end_all_in(top), f"{top} is empty")  # type: ignore[misc]
+            for directory, _, _ in os.walk(top, topdown=False):
+                os.rmdir(directory)
+
+
+class NotifySocket:
+    """The other end of sd_notify(3)."""
+
+    def __init__(self, directory: Path) -> None:
+        import socket  # noqa: PLC0415 - keeps the names of this module plain
+
+        self.path = directory / "notify.sock"
+        self.path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self.path))
+        self._socket.setblocking(False)
+        self._said = b""
+
+    def ready(self) -> bool:
+        """Whether READY=1 was said."""
+        try:
+            self._said += self._socket.recv(4096) + b"\n"
+        except BlockingIOError:
+            pass
+        return b"READY=1" in self._said
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def peer_pid(path: Path) -> int:
+    """The process that listens on a unix socket; 0 if nobody does."""
+    import socket  # noqa: PLC0415
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return 0
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+
+
+def cgroup_tops(root: str) -> list[Path]:
+    """The directory of this root in every hierarchy that has it."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    mounts = [Path(line.split()[4]) for line in lines if line.partition(" - ")[2].startswith("cgroup")]
+    return [mount / root for mount in mounts if (mount / root).is_dir()]
+
+
+def end_all_in(top: Path) -> bool:
+    """SIGKILL to all in a subtree; whether it is empty."""
+    pids = [int(pid) for file in top.glob("**/cgroup.procs") for pid in file.read_text().split()]
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return not pids
