@@ -71,9 +71,7 @@ def run(suite: str, arguments: Sequence[str]) -> Outcome:
         return Outcome(Counter(), ())
     outcome = read_report(report) if report.exists() else Outcome(Counter(), ())
     if status and not outcome.bad:
-        return Outcome(
-            outcome.counts + Counter(errors=1), (f"ERROR tests/{suite}: pytest ended with {status}",)
-        )
+        return Outcome(outcome.counts + Counter(errors=1), (f"ERROR tests/{suite}: pytest ended with {status}",))
     return outcome
 
 
@@ -82,11 +80,7 @@ def closing_line(counts: Counter[str], seconds: float) -> str:
     order = ("failed", "passed", "skipped", "xfailed", "errors")
     text = ", ".join(f"{counts[word]} {word}" for word in order if counts[word]) or "no tests ran"
     text = text.removesuffix("s") if counts["errors"] == 1 else text
-    clock = (
-        f" ({int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02})"
-        if seconds >= 60
-        else ""
-    )
+    clock = f" ({int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02})" if seconds >= 60 else ""
     return f" {text} in {seconds:.2f}s{clock} ".center(80, "=")
 
 
@@ -96,9 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     named, rest = arguments[:split] or list(suites()), arguments[split + 1 :]
     REPORTS.mkdir(parents=True, exist_ok=True)
     if os.geteuid():
-        print(
-            "not root: the tests that need a real kernel are skipped (`sudo make test` runs them)", flush=True
-        )
+        print("not root: the tests that need a real kernel are skipped (`sudo make test` runs them)", flush=True)
     started = time.monotonic()
     outcomes = [run(suite, rest) for suite in named]
     counts = sum((outcome.counts for outcome in outcomes), Counter[str]())

@@ -30,10 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def needs_root(item: pytest.Item) -> bool:
     """All suites but lint and unit do, and whatever is marked."""
-    return (
-        item.path.relative_to(HERE).parts[0] not in WITHOUT_ROOT
-        or item.get_closest_marker("root") is not None
-    )
+    return item.path.relative_to(HERE).parts[0] not in WITHOUT_ROOT or item.get_closest_marker("root") is not None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -41,9 +41,7 @@ def leaked_mount(directory: Path) -> Iterator[None]:
 def leaked_loop(directory: Path) -> Iterator[None]:
     file = directory / "disk"
     file.write_bytes(bytes(1 << 20))
-    done = subprocess.run(
-        ["losetup", "--find", "--show", file], check=True, stdout=subprocess.PIPE, text=True
-    )
+    done = subprocess.run(["losetup", "--find", "--show", file], check=True, stdout=subprocess.PIPE, text=True)
     file.unlink()
     yield
     subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
@@ -116,9 +114,7 @@ def test_what_goes_a_moment_later_is_no_leak(tmp_path: Path) -> None:
 
 
 def test_orphans_of_the_tests_are_reaped_at_once() -> None:
-    done = subprocess.run(
-        ["sh", "-c", "sleep 600 >/dev/null & echo $!"], stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(["sh", "-c", "sleep 600 >/dev/null & echo $!"], stdout=subprocess.PIPE, text=True, check=True)
     orphan = int(done.stdout)
     assert all_processes()[orphan].parent == ancestor()
     os.kill(orphan, signal.SIGKILL)

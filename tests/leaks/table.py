@@ -111,9 +111,7 @@ def files(scope: Scope) -> Iterator[str]:
     for top in scope.directories:
         for directory, subdirectories, names in os.walk(top):
             paths = (f"{directory}/{name}" for name in (*subdirectories, *names))
-            yield from (
-                path for path in paths if not any(fnmatch(path, pattern) for pattern in scope.ignored)
-            )
+            yield from (path for path in paths if not any(fnmatch(path, pattern) for pattern in scope.ignored))
 
 
 TABLE: dict[str, Getter] = {

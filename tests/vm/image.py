@@ -76,8 +76,7 @@ def cache_directory() -> Path:
 def requirements() -> list[str]:
     """What both distributions depend on and what the tests need, less the distributions themselves."""
     projects = [
-        tomllib.loads((ROOT / path / "pyproject.toml").read_text())["project"]
-        for path in (".", "clients/python")
+        tomllib.loads((ROOT / path / "pyproject.toml").read_text())["project"] for path in (".", "clients/python")
     ]
     lists = [project["dependencies"] for project in projects] + [projects[0]["optional-dependencies"]["test"]]
     return sorted({item for items in lists for item in items if not item.startswith("sysproc")})
@@ -93,9 +92,7 @@ def apt_sources() -> Iterator[tuple[str, list[str]]]:
     """What this machine installs from: the first URI and the suites of each source."""
     for file in Path("/etc/apt").glob("sources.list.d/*.sources"):
         for paragraph in file.read_text().split("\n\n"):
-            fields = dict(
-                line.split(":", 1) for line in paragraph.splitlines() if ":" in line and line[0] != "#"
-            )
+            fields = dict(line.split(":", 1) for line in paragraph.splitlines() if ":" in line and line[0] != "#")
             yield fields.get("URIs", "").strip().split(" ")[0], fields.get("Suites", "").split()
     for file in Path("/etc/apt").glob("sources.list"):
         for line in file.read_text().splitlines():
@@ -105,9 +102,7 @@ def apt_sources() -> Iterator[tuple[str, list[str]]]:
 
 def mirror() -> str:
     """The mirror that this machine uses for the suite, if it is a Debian of the same one."""
-    return next(
-        (uri for uri, suites in apt_sources() if uri and SUITE in suites), "http://deb.debian.org/debian"
-    )
+    return next((uri for uri, suites in apt_sources() if uri and SUITE in suites), "http://deb.debian.org/debian")
 
 
 def run(*command: str | Path) -> None:

@@ -2,7 +2,7 @@
 # Runs inside the virtual machine, as a service of its systemd: the tests that the arguments name, then the results
 # onto the third disk. The tree is beside it, unpacked from the second disk.
 cd "$(dirname "$0")/../.."
-export SYSPROC_TEST_IN_VM=1
+export SYSPROC_TEST_IN_VM=1 NO_COLOR=1
 reports=.cache/junit
 mkdir -p $reports
 {

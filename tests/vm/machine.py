@@ -42,9 +42,7 @@ def disk(path: Path, *, snapshot: bool = False) -> tuple[str, str]:
 
 def qemu(image: Image, payload: Path, results: Path) -> list[str]:
     """The command line: no network, no display, no firmware menus."""
-    kernel = (
-        "root=/dev/vda rw console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0 net.ifnames=0"
-    )
+    kernel = "root=/dev/vda rw console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0 net.ifnames=0"
     return [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *(
@@ -88,9 +86,7 @@ def read_results(disk_file: Path, directory: Path) -> Results:
     except tarfile.ReadError:
         return Results(None)
     facts = (directory / "facts").read_text().split()
-    return Results(
-        int((directory / "status").read_text()), tuple(sorted(directory.glob("*.xml"))), tuple(facts)
-    )
+    return Results(int((directory / "status").read_text()), tuple(sorted(directory.glob("*.xml"))), tuple(facts))
 
 
 def run_tests(image: Image, arguments: Sequence[str], *, directory: Path, timeout_s: float) -> Results:
