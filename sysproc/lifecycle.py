@@ -94,7 +94,6 @@ class Lifecycle:
 
     async def _create(self, wanted: Wanted, request: RequestKey | None) -> ContainerRow:
         database, container_id = self._host.database, new_container_id()
-        warm = self._tasks.start(to_end(self._host.cgroups.warm_up))
         new = await self._new_row(container_id, wanted)
         async with self.lock(container_id):
             row = await database.write(lambda c: hierarchy.insert_container(c, new))
@@ -102,7 +101,6 @@ class Lifecycle:
                 failpoint("containers.create.after_intention")
                 await self._host.images.make_root(new.image_digest, new.root_bytes, to_hex(row.id))
                 failpoint("containers.create.after_root")
-                await asyncio.wait({warm})
                 return await self._first_start(row, wanted.stopped, request)
             except BaseException:
                 await self._undo_create(row)

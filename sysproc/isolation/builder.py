@@ -2,11 +2,11 @@
 
     launcher            B (its child, in the host's namespaces)                 I (B's child)
       fork ───────────▶ dies with the launcher; own mount namespace
-                        VSF -> loop -> detached mount, nodev
                         as the base uid: clone3 ──────────────────────────────▶ born; waits
-                        id maps; version 1 cgroups of I
+                        id maps; version 1 cgroups of I (beside the next two)
+                        VSF -> loop -> detached mount, nodev
                         idmap; attach root, /dev, /run, /run/sysproc, /sys
-                        GO ───────────────────────────────────────────────────▶ mounts, pivot_root, …
+                        GO + root ─────────────────────────────────────────────▶ mounts, pivot_root, …
                         ◀── EOF: execve done │ FAILED op errno target ─────────  execve of init
                         leaves its mount namespace (which ends with it)
       daemon ◀───────── BUILT pids, inodes + init pidfd, listener │ FAILED op errno target │ EOF: B was killed
@@ -22,7 +22,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -96,21 +96,21 @@ def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
     spec = order.spec
     enter_own_mount_namespace()
     failpoint("build.after_mount_namespace")
-    root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
-    make_mount_points(root)
-    failpoint("build.after_root")
     born = bear(order)
     undo.add("the unfinished init", pidfd_send_signal, born.pidfd, signal.SIGKILL)
     failpoint("build.after_clone")
     write_id_maps(born.pid, spec.uid_base, spec.uid_count)
     Path(f"/proc/{born.pid}/oom_score_adj").write_text("0")
-    join_cgroups(spec, born.pid)
+    with meanwhile(lambda: join_cgroups(spec, born.pid)):
+        root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
+        make_mount_points(root)
+        failpoint("build.after_root")
+        listener, dev = attach_all(order, root, born.pid)
+        failpoint("build.after_mounts")
     failpoint("build.after_cgroups")
-    listener, dev = attach_all(order, root, born.pid)
-    failpoint("build.after_mounts")
     send_with_fds(born.go, b"GO", [root])
     os.close(root)
-    wait_for_execve(born.go)
+    wait_for_end(born.go)
     failpoint("build.after_init")
     setns(order.home_mntns, CLONE_NEWNS)
     return born, listener, dev
@@ -173,6 +173,36 @@ def _live(go: socket.socket, live: Callable[[socket.socket], NoReturn]) -> NoRet
         os._exit(1)
 
 
+@contextlib.contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Do the work in a forked child beside the block: attaching on version 1 waits for an RCU grace period, 8 ms.
+
+    The child's OSError is raised at the end of the block, unless that has failed itself.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        set_pdeathsig(signal.SIGKILL)
+        ours.close()
+        _tell_how(work, theirs)
+    theirs.close()
+    try:
+        yield
+        wait_for_end(ours)
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+
+
+def _tell_how(work: Callable[[], None], to: socket.socket) -> NoReturn:
+    try:
+        work()
+    except OSError as failure:
+        to.send(failure_message(failure))
+    finally:
+        os._exit(0)
+
+
 def join_cgroups(spec: ContainerSpec, pid: int) -> None:
     """Put I into every hierarchy of version 1."""
     for directory in spec.cgroups.v1.values():
@@ -209,8 +239,8 @@ def _cgroup_directories(spec: ContainerSpec) -> list[str]:
     return [*named, "unified"] if named and spec.cgroups.v2 is not None else named
 
 
-def wait_for_execve(go: socket.socket) -> None:
-    """EOF: init has been executed. A message: what failed, raised as OSError."""
+def wait_for_end(go: socket.socket) -> None:
+    """EOF: the other has done its part, or has executed its program. A message: what failed, raised as OSError."""
     message = go.recv(4096)
     if message:
         raise error_of(message)
