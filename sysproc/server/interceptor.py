@@ -58,6 +58,7 @@ class Interceptor(grpc.GenericRpcHandler):
         self._handlers = {one.method.path: self._handler(one) for one in served}
         self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._answer_unknown)
         self._running: set[Around] = set()
+        self._stopping = False
         # How many calls ended how, by method and code.
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -66,11 +67,22 @@ class Interceptor(grpc.GenericRpcHandler):
         handler: grpc.RpcMethodHandler[Any, Any] = self._handlers.get(details.method, self._unknown)
         return handler
 
-    def end_watches(self, all_calls: bool = False) -> None:
-        """End the calls that would not end by themselves (or all) with UNAVAILABLE; what they watch goes on."""
+    def stop(self, all_calls: bool = False) -> None:
+        """Take no new calls, and end those that would not end by themselves (or all) with UNAVAILABLE.
+
+        What they watch, and the verbs that they have begun, go on.
+        """
+        self._stopping = True
         for around in list(self._running):
             if all_calls or around.call.method.name in ENDLESS:
                 around.cut()
+
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until no call is under way; whether that came about in time."""
+        tasks = [around.task for around in self._running]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        return not self._running
 
     def _handler(self, served: Served) -> "grpc.RpcMethodHandler[Any, Any]":
         method, function = served.method, served.function
@@ -102,6 +114,8 @@ class Interceptor(grpc.GenericRpcHandler):
     async def _admit(self, call: Call, first: Any) -> Any:
         """Authorize the call, then find what it names; returns the request, or the iterator of requests."""
         check_caller(call)
+        if self._stopping:
+            raise stopping()
         if not call.method.references:
             return first
         request = await opening_of(call.method, first) if call.method.client_streaming else first
@@ -177,14 +191,14 @@ class Around:
 
     def __init__(self, call: Call, running: "set[Around]", counts: "Counter[tuple[str, str]]") -> None:
         self.call, self._running, self._counts = call, running, counts
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self.task = current_task()
         self._begun, self._cut = time.perf_counter(), False
 
     def cut(self) -> None:
         """End the call from outside, with UNAVAILABLE."""
-        if not self._cut and self._task is not None:
+        if not self._cut:
             self._cut = True
-            self._task.cancel()
+            self.task.cancel()
 
     async def __aenter__(self) -> "Around":
         self._running.add(self)
@@ -205,8 +219,7 @@ class Around:
             case SysprocError():
                 await self._end(error)
             case asyncio.CancelledError():
-                if self._task is not None:
-                    self._task.uncancel()
+                self.task.uncancel()
                 await self._end(stopping())
             case Exception():
                 log.error("unexpected error", exc_info=error)
@@ -224,6 +237,14 @@ class Around:
         self._counts[method, code] += 1
         write = log.warning if refused else log.debug if method in QUIET else log.info
         write("call", code=code, ms=round((time.perf_counter() - self._begun) * 1000, 2), **more)
+
+
+def current_task() -> asyncio.Task[Any]:
+    """The task that grpcio runs this call in."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("called outside of a task")
+    return task
 
 
 def stopping() -> Unavailable:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sysproc.ids import from_hex, to_hex
+from sysproc.isolation.cgroups import NoSuchCgroup
 from sysproc.linux.peers import (
     PIDFD_INFO_CGROUPID,
     PIDFD_INFO_EXIT,
@@ -29,11 +30,14 @@ from sysproc.linux.peers import (
 )
 
 CONTAINER_UIDS = 65536
-GONE = "The process that connected has ended; who it was cannot be told any more."
+GONE = "The process that connected has ended: who it was cannot be told any more."
 
 
 class Cgroups(Protocol):
-    """What is asked of `sysproc.isolation.cgroups`: the ids from the top down to the container, or None."""
+    """What is asked of `sysproc.isolation.cgroups`: the ids from the top down to the container; None is the host.
+
+    Both raise NoSuchCgroup where it cannot be told, which is never taken for the host.
+    """
 
     def container_of_cgroup_id(self, cgroup_id: int) -> tuple[str, ...] | None:
         """By the inode of a directory of the v2 hierarchy."""
@@ -84,7 +88,7 @@ class Peers:
         caller = Caller(None, cred.uid, cred.pid, authority=True)
         try:
             place = self._find(sock)
-        except PeerIsGone:
+        except (PeerIsGone, NoSuchCgroup):
             return refuse(caller, GONE)
         if place is not None:
             return refuse(caller, f"Processes of container {place[-1]} use its own socket, not the host's.")
@@ -99,7 +103,7 @@ class Peers:
         caller = Caller(container_id, uid, pid_inside(cred.pid), authority=uid == 0)
         try:
             place = self._find(sock)
-        except PeerIsGone:
+        except (PeerIsGone, NoSuchCgroup):
             return refuse(caller, GONE)
         if place is None or from_hex(place[-1]) != container_id or not 0 <= uid < CONTAINER_UIDS:
             return refuse(caller, "This socket belongs to a container that the caller is not in.")

@@ -112,7 +112,8 @@ class Decided:
 
     def lines(self) -> Iterable[str]:
         """One line a setting: its key, its value, its origin."""
-        rows = [(name, shown(getattr(self.settings, name)), self.origins[name]) for name in SETTINGS]
+        values = {name: getattr(self.settings, name) for name in SETTINGS} | {"listen": self.settings.endpoints}
+        rows = [(name, shown(value), self.origins[name]) for name, value in values.items()]
         key, value = (max(len(row[column]) for row in rows) for column in (0, 1))
         return (f"{row[0]:{key}}  {row[1]:{value}}  {row[2]}" for row in rows)
 

@@ -1,0 +1,155 @@
+"""The host's listening sockets: made once, left with the launcher, taken up again at the next start.
+
+    start     withdrawn from the launcher, and still what its path leads to?  ──▶ used again: nobody was refused
+              else made anew: bound (0660 root:group), listening ──▶ deposited with the launcher
+    end       closed here; the launcher's duplicate goes on listening, who connects waits for the next daemon
+    removed   (from the settings) the next start shuts it down and removes its file
+
+A container's socket is made with the container and held by its keeper. Who accepts is `sysproc.server.relay`.
+"""
+
+import errno
+import grp
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from sysproc.errors import FailedPrecondition
+from sysproc.linux.peers import is_bound_to
+from sysproc.server.setting_values import Endpoint
+
+log = structlog.get_logger()
+
+RECORD = "listeners"
+BACKLOG = 4096
+
+
+class Keeper(Protocol):
+    """What is asked of the launcher."""
+
+    async def deposit(self, name: str, fd: int) -> None:
+        """Leave a duplicate under a name."""
+
+    async def withdraw(self, name: str) -> int | None:
+        """A duplicate of what was left under this name."""
+
+
+class HostListeners:
+    """All listening sockets of the host, for one runtime directory."""
+
+    def __init__(self, keeper: Keeper, runtime_dir: Path, endpoints: Sequence[Endpoint], group: str) -> None:
+        self._keeper, self._record, self._paths = keeper, runtime_dir / RECORD, [one.path for one in endpoints]
+        self._gid = gid_of(group)
+        self._open: dict[Path, socket.socket] = {}
+
+    async def open(self) -> list[socket.socket]:
+        """All sockets, listening; the caller owns them. Raises FailedPrecondition where somebody else listens."""
+        for path in self._recorded():
+            if path not in self._paths:
+                await self._retire(path)
+        self._record.write_text("".join(f"{path}\n" for path in self._paths))
+        for path in self._paths:
+            self._open[path] = await self._take_up(path) or make(path, self._gid)
+        await self.deposit()
+        return list(self._open.values())
+
+    async def deposit(self) -> None:
+        """Leave a duplicate of each with the launcher; again when another launcher was started."""
+        for path, sock in self._open.items():
+            if sock.fileno() >= 0:
+                await self._keeper.deposit(name_of(path), sock.fileno())
+
+    def _recorded(self) -> list[Path]:
+        try:
+            return [Path(line) for line in self._record.read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    async def _take_up(self, path: Path) -> socket.socket | None:
+        fd = await self._keeper.withdraw(name_of(path))
+        if fd is None:
+            return None
+        sock = socket.socket(fileno=fd)
+        if not is_bound_to(sock, path):
+            log.warning("listening socket was replaced: making another", path=str(path))
+            sock.close()
+            return None
+        set_access(path, self._gid)
+        return sock
+
+    async def _retire(self, path: Path) -> None:
+        """Nobody listens there any more: who connects is told so, and who waited too."""
+        sock = await self._take_up(path)
+        if sock is not None:
+            path.unlink(missing_ok=True)
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+def name_of(path: Path) -> str:
+    """By which name the launcher keeps the socket of this path."""
+    return f"listen:{path}"
+
+
+def make(path: Path, gid: int | None) -> socket.socket:
+    """A listening socket at a path; a dead one that is in the way is removed."""
+    remove_dead(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+        set_access(path, gid)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise cannot_listen(path, error.strerror or str(error)) from error
+    finally:
+        os.umask(before)
+    return sock
+
+
+def set_access(path: Path, gid: int | None) -> None:
+    """Who may connect: root, and the group where it exists."""
+    os.chown(path, 0, gid or 0)
+    path.chmod(0o660)
+
+
+def remove_dead(path: Path) -> None:
+    """Remove a socket file that nobody listens on; FailedPrecondition if it is alive, or something else."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise cannot_listen(path, "something that is no socket is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as trial:
+        try:
+            trial.connect(str(path))
+        except OSError as error:
+            if error.errno != errno.ECONNREFUSED:
+                raise cannot_listen(path, error.strerror or str(error)) from error
+            path.unlink()
+            return
+    raise cannot_listen(path, "another process listens there")
+
+
+def gid_of(group: str) -> int | None:
+    """The group's number; None if there is no such group."""
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        log.info("no such group: only root may call from the host", group=group)
+        return None
+
+
+def cannot_listen(path: Path, why: str) -> FailedPrecondition:
+    """The error for an endpoint that cannot be had."""
+    return FailedPrecondition(
+        f"Cannot listen on {path}: {why}.",
+        resolution="Choose another --listen, or see who uses that path.",
+        reason="CANNOT_LISTEN",
+    )

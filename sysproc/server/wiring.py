@@ -1,0 +1,176 @@
+"""What the daemon is made of: each part built once and given what it needs; what holds something is undone at the end.
+
+    settings -> claims -> database, cgroups, uid ranges, launcher -> images -> host -> containers -> services
+
+No decision about containers belongs here. What begins and ends when is in `sysproc.server.daemon`.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from nightos.sysproc.v1 import container_service_pb2, image_service_pb2, system_service_pb2
+from sysproc.busybox_image import DEFAULT_PROGRAM
+from sysproc.containers import Containers
+from sysproc.errors import FailedPrecondition
+from sysproc.host import Host, Sockets
+from sysproc.images import Images
+from sysproc.isolation.cgroups import CgroupMode, CgroupTree
+from sysproc.isolation.launcher_client import Launcher
+from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.once import TaskOwner
+from sysproc.server.access import AccessUndeclared, Served, served, stale_hosts
+from sysproc.server.call import Call
+from sysproc.server.claims import cgroup_tree, claimed, make_runtime_dir, root_directory
+from sysproc.server.container_service import ContainerService
+from sysproc.server.health import Health
+from sysproc.server.image_service import ImageService
+from sysproc.server.interceptor import Interceptor
+from sysproc.server.listeners import HostListeners, gid_of
+from sysproc.server.peer import Peers
+from sysproc.server.relay import Relay
+from sysproc.server.settings import Settings
+from sysproc.server.system_service import SystemService
+from sysproc.server.targets import Resolver
+from sysproc.storage.database import Database
+from sysproc.storage.state_dir import StateDir
+from sysproc.to_end import to_end
+
+log = structlog.get_logger()
+
+GRPC_SOCKET = "grpc.sock"
+
+# A descriptor (its type differs between the implementations of protobuf), and what answers.
+Service = tuple[Any, object]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that runs, by what the daemon does with it."""
+
+    host: Host
+    tasks: TaskOwner
+    containers: Containers
+    relay: Relay
+    listeners: HostListeners
+    health: Health
+    interceptor: Interceptor
+    private_socket: Path
+
+
+async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
+    """Everything, not running yet; what it holds is given back by the stack. Raises SysprocError."""
+    state_dir = StateDir(settings.state_dir)
+    state_dir.make()
+    stack.enter_context(state_dir.locked())
+    private = make_runtime_dir(settings.runtime_dir)
+    stack.enter_context(claimed(settings.runtime_dir, "--runtime-dir"))
+    cgroups = cgroup_tree(settings)
+    cgroups.prepare()
+    stack.enter_context(claimed(root_directory(cgroups), "--cgroup-root"))
+    database = await to_end(Database, state_dir.database)
+    stack.push_async_callback(to_end, database.close)
+    launcher = Launcher(settings.runtime_dir, cgroups.launcher_procs)
+    stack.push_async_callback(launcher.close)
+    await launcher.connect()
+    peers = Peers(cgroups, gid_of(settings.group), cgroup_ids=cgroups.mode is not CgroupMode.LEGACY)
+    relay = Relay(private / GRPC_SOCKET, peers, connections_per_container=settings.connections_per_container)
+    host = make_host(settings, state_dir, database, launcher, cgroups, relay)
+    return make_parts(settings, host, relay, private / GRPC_SOCKET)
+
+
+def make_host(
+    settings: Settings,
+    state_dir: StateDir,
+    database: Database,
+    launcher: Launcher,
+    cgroups: CgroupTree,
+    relay: Relay,
+) -> Host:
+    """What the verbs see of this host."""
+    uid_ranges = UidRanges(settings.uid_claims, settings.uid_range.first, settings.uid_range.count)
+    images = Images(
+        database=database,
+        state_dir=state_dir,
+        launcher=launcher,
+        uid_ranges=uid_ranges,
+        runtime_dir=settings.runtime_dir,
+    )
+    return Host(
+        database=database,
+        state_dir=state_dir,
+        launcher=launcher,
+        cgroups=cgroups,
+        uid_ranges=uid_ranges,
+        images=images,
+        sockets=Sockets(relay.add_listener, relay.remove_listener),
+    )
+
+
+def make_parts(settings: Settings, host: Host, relay: Relay, private_socket: Path) -> Parts:
+    """The verbs, the services on top of them, and what stands before these."""
+    tasks = TaskOwner()
+    containers = Containers(host, tasks)
+    ours = our_services(host, containers)
+    health = Health(descriptor.full_name for descriptor, _ in ours)
+    table = list(all_served(ours, health))
+    listeners = HostListeners(host.launcher, settings.runtime_dir, settings.endpoints, settings.group)
+    return Parts(
+        host=host,
+        tasks=tasks,
+        containers=containers,
+        relay=relay,
+        listeners=listeners,
+        health=health,
+        interceptor=Interceptor(table, relay.caller, Resolver(host.database)),
+        private_socket=private_socket,
+    )
+
+
+def our_services(host: Host, containers: Containers) -> list[Service]:
+    """The services of the API and what answers each."""
+    return [
+        (container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"], ContainerService(containers)),
+        (image_service_pb2.DESCRIPTOR.services_by_name["ImageService"], ImageService(host.images)),
+        (system_service_pb2.DESCRIPTOR.services_by_name["SystemService"], SystemService(containers)),
+    ]
+
+
+class Reflection:
+    """grpc.reflection: grpcio's own servicer, called as ours are."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._servicer = ReflectionServicer(names)
+
+    def ServerReflectionInfo(self, requests: Any, call: Call) -> Any:
+        """See grpc.reflection.v1alpha."""
+        return self._servicer.ServerReflectionInfo(requests, call.context)
+
+
+def all_served(ours: list[Service], health: Health) -> Iterator[Served]:
+    """Every method that is answered, ours and gRPC's own; raises AccessUndeclared."""
+    if stale := stale_hosts(descriptor for descriptor, _ in ours):
+        raise AccessUndeclared(f"no request has {', '.join(sorted(stale))}")
+    services: list[Service] = [*ours, (health_pb2.DESCRIPTOR.services_by_name["Health"], health)]
+    reflection = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+    names = [*(descriptor.full_name for descriptor, _ in services), reflection.full_name]
+    for descriptor, servicer in (*services, (reflection, Reflection(names))):
+        yield from served(descriptor, servicer)
+
+
+async def ensure_default_image(settings: Settings, images: Images) -> None:
+    """The image that containers get when none is named; without a busybox there is none, and that is said."""
+    found = shutil.which("busybox")
+    program = settings.busybox_path or (Path(found) if found else DEFAULT_PROGRAM)
+    try:
+        await images.ensure_busybox(program)
+    except FailedPrecondition as why:
+        log.warning("no default image", error=str(why))
