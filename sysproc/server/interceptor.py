@@ -4,38 +4,33 @@
       ▼
     the request, or the first of a stream; the references in it ──▶ INVALID_ARGUMENT, NOT_FOUND
       ▼
-    the servicer ──▶ SysprocError: its status (sysproc.server.status)
-                 ──▶ anything else: INTERNAL with a number that the log has too, and nothing more
-                 ──▶ cancelled: the client has gone, or its deadline is over; or we stop: UNAVAILABLE
+    the servicer ──▶ whatever becomes of it: sysproc.server.around
 
 grpc.aio shows interceptors of its own no request, so this wraps the handler of each kind, once, at start. What is
 not in its table is not served. The rules are in `sysproc.server.access`, the references in `sysproc.server.targets`.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any
 
 import grpc
-import structlog
 from google.protobuf.message import Message
 from structlog.contextvars import bind_contextvars
 
 from nightos.sysproc.v1.access_pb2 import CALLER_ANYONE
-from sysproc.errors import Internal, InvalidArgument, PermissionDenied, SysprocError, Unavailable, Unimplemented
+from sysproc.errors import PermissionDenied, Unimplemented
 from sysproc.server.access import Method, Served
+from sysproc.server.around import Around, Context, send, stopping
 from sysproc.server.call import Call
 from sysproc.server.peer import Caller
-from sysproc.server.status import wire_status
+from sysproc.server.reading import opening_of, read, read_all, replayed
 from sysproc.server.targets import Resolver
 
-log = structlog.get_logger()
-
-Context = grpc.aio.ServicerContext[Any, Any]
+# What a client has sent: one message, or many. Nothing of it is read before the caller is known to be allowed.
+Sent = bytes | AsyncIterator[bytes]
 
 # Calls that last as long as the client likes: at the end of the daemon they are not waited for.
 ENDLESS = frozenset(
@@ -46,8 +41,6 @@ ENDLESS = frozenset(
         "ServerReflection/ServerReflectionInfo",
     }
 )
-# Asked for all the time by supervisors: not worth a line at the usual level.
-QUIET = frozenset({"Health/Check", "Health/Watch"})
 
 
 class Interceptor(grpc.GenericRpcHandler):
@@ -87,42 +80,51 @@ class Interceptor(grpc.GenericRpcHandler):
     def _handler(self, served: Served) -> "grpc.RpcMethodHandler[Any, Any]":
         method, function = served.method, served.function
 
-        async def unary(first: Any, context: Context) -> Message:
+        async def unary(sent: Sent, context: Context) -> bytes:
             async with self._around(method, context) as around:
-                request = await self._admit(around.call, first)
-                return await function(request, around.call)  # type: ignore[no-any-return]  # a message of the API
+                request = await self._admit(around.call, sent)
+                response: Message = await function(request, around.call)
+                return response.SerializeToString()
             raise AssertionError("an error was swallowed")
 
-        async def stream(first: Any, context: Context) -> None:
+        async def stream(sent: Sent, context: Context) -> None:
             async with self._around(method, context) as around:
-                request = await self._admit(around.call, first)
+                request = await self._admit(around.call, sent)
                 async with aclosing(function(request, around.call)) as responses:
                     async for response in responses:
-                        await context.write(response)
+                        await context.write(response.SerializeToString())
 
         kind = ("stream" if method.client_streaming else "unary", "stream" if method.server_streaming else "unary")
         make = getattr(grpc, f"{kind[0]}_{kind[1]}_rpc_method_handler")
-        return make(  # type: ignore[no-any-return]  # one of four functions of the same type
-            stream if method.server_streaming else unary,
-            request_deserializer=method.request.FromString,
-            response_serializer=method.response.SerializeToString,
-        )
+        handler: grpc.RpcMethodHandler[Any, Any] = make(stream if method.server_streaming else unary)
+        return handler
 
     def _around(self, method: Method, context: Context) -> "Around":
         return Around(Call(method, self._caller_of(context.peer()), context), self._running, self.counts)
 
-    async def _admit(self, call: Call, first: Any) -> Any:
-        """Authorize the call, then find what it names; returns the request, or the iterator of requests."""
+    async def _admit(self, call: Call, sent: Sent) -> Any:
+        """Authorize the call, read it, find what it names; returns the request, or the iterator of requests."""
         check_caller(call)
         if self._stopping:
             raise stopping()
+        if not isinstance(sent, bytes):
+            return await self._admit_stream(call, read_all(call.method, sent))
+        request = read(call.method, sent)
+        if call.method.references:
+            await self._resolve(call, request)
+        return request
+
+    async def _admit_stream(self, call: Call, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
         if not call.method.references:
-            return first
-        request = await opening_of(call.method, first) if call.method.client_streaming else first
+            return requests
+        first = await opening_of(call.method, requests)
+        await self._resolve(call, first)
+        return replayed(call.method, first, requests)
+
+    async def _resolve(self, call: Call, request: Message) -> None:
         found = await self._resolver.resolve(call.method, request, call.caller)
         call.targets, call.answered = found.targets, found.answered
         bind_contextvars(container=call.named)
-        return replayed(call.method, request, first) if call.method.client_streaming else request
 
     async def _answer_unknown(self, _: object, context: Context) -> None:
         error = Unimplemented(
@@ -148,118 +150,3 @@ def check_caller(call: Call) -> None:
 def denied(brief: str, resolution: str) -> PermissionDenied:
     """The error for a caller that may not."""
     return PermissionDenied(brief, resolution=resolution)
-
-
-async def opening_of(method: Method, requests: AsyncIterator[Message]) -> Message:
-    """The first message of a stream, which names its target; INVALID_ARGUMENT if it does not."""
-    first = await anext(requests, None)
-    if first is None or not opens(method, first):
-        raise InvalidArgument(
-            f"The stream has to begin with one of: {', '.join(sorted(method.openings))}.",
-            resolution="Send it as the first message.",
-            reason="BAD_OPENING",
-        )
-    return first
-
-
-async def replayed(method: Method, first: Message, rest: AsyncIterator[Message]) -> AsyncIterator[Message]:
-    """The whole stream again; INVALID_ARGUMENT if a later message would name another target."""
-    yield first
-    async for message in rest:
-        if opens(method, message):
-            raise InvalidArgument(
-                f"Only the first message may be one of: {', '.join(sorted(method.openings))}.",
-                resolution="Open a stream of its own for each.",
-                reason="SECOND_OPENING",
-            )
-        yield message
-
-
-def opens(method: Method, message: Message) -> bool:
-    """Whether a message of a stream names a target."""
-    return any(message.HasField(field) for field in method.openings)
-
-
-async def send(error: SysprocError, context: Context) -> None:
-    """End the call with an error; raises what grpcio wants to be raised."""
-    status = wire_status(error)
-    await context.abort(status.code, status.message, status.trailers)
-
-
-class Around:
-    """One call from its begin to its end: errors become a status, the end becomes a line of log."""
-
-    def __init__(self, call: Call, running: "set[Around]", counts: "Counter[tuple[str, str]]") -> None:
-        self.call, self._running, self._counts = call, running, counts
-        self.task = current_task()
-        self._begun, self._cut = time.perf_counter(), False
-
-    def cut(self) -> None:
-        """End the call from outside, with UNAVAILABLE."""
-        if not self._cut:
-            self._cut = True
-            self.task.cancel()
-
-    async def __aenter__(self) -> "Around":
-        self._running.add(self)
-        bind_contextvars(request=self.call.number, method=self.call.method.name, caller=str(self.call.caller))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._running.discard(self)
-        match error:
-            case None:
-                self._log("OK")
-            case grpc.aio.AbortError():
-                self._log(self.call.context.code().name)
-            case asyncio.CancelledError() if not self._cut:
-                self._log("DEADLINE_EXCEEDED" if (self.call.context.time_remaining() or 1) <= 0 else "CANCELLED")
-            case SysprocError():
-                await self._end(error)
-            case asyncio.CancelledError():
-                self.task.uncancel()
-                await self._end(stopping())
-            case Exception():
-                log.error("unexpected error", exc_info=error)
-                await self._end(unexpected(self.call.number))
-            case _:
-                self._log("ABORTED")
-
-    async def _end(self, error: SysprocError) -> None:
-        status = wire_status(error)
-        self._log(status.code.name, reason=error.reason, error=status.message)
-        await send(error, self.call.context)
-
-    def _log(self, code: str, **more: str) -> None:
-        method, refused = self.call.method.name, code == "PERMISSION_DENIED"
-        self._counts[method, code] += 1
-        write = log.warning if refused else log.debug if method in QUIET else log.info
-        write("call", code=code, ms=round((time.perf_counter() - self._begun) * 1000, 2), **more)
-
-
-def current_task() -> asyncio.Task[Any]:
-    """The task that grpcio runs this call in."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("called outside of a task")
-    return task
-
-
-def stopping() -> Unavailable:
-    """The error for calls that a daemon ends because it ends itself."""
-    return Unavailable(
-        "The service is being stopped or restarted; containers and processes live on.",
-        resolution="Try again in a moment; attach to a process again with the offsets that were reached.",
-        reason="STOPPING",
-    )
-
-
-def unexpected(number: str) -> Internal:
-    """The error for what should not have happened; the cause is for the log only."""
-    return Internal(
-        f"Something went wrong inside the service (error {number}).",
-        resolution=f"The service's log tells more under {number}.",
-        metadata={"error_id": number},
-    )
