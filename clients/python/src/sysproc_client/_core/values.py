@@ -1,0 +1,58 @@
+"""What people write and the API wants: sizes, processors, ids, references, environments.
+
+Each raises ValueError with words for people. What a value may be is decided by the server.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from nightos.sysproc.v1.container_pb2 import EnvironmentVariable
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_HEX_ID = re.compile(r"[0-9a-f]{16}")
+
+Environment = Mapping[str | bytes, str | bytes] | Mapping[str, str]
+
+
+def size_bytes(value: int | str) -> int:
+    """`256M` is 256 MiB; a plain number is bytes."""
+    if isinstance(value, int):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is no size: write a number, and K, M, G or T after it (256M)")
+    return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+
+
+def cpu_millis(value: float | str) -> int:
+    """`0.5` is half a processor: 500 thousandths."""
+    try:
+        return round(float(value) * 1000)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{value!r} is no number of processors: write 0.5 or 2") from None
+
+
+def to_hex(container_id: int) -> str:
+    """An id as it is written: 16 hex digits."""
+    return f"{container_id:016x}"
+
+
+def reference(ref: str) -> ContainerRef:
+    """An id of 16 hex digits, or a path of names `a/b/c`."""
+    if _HEX_ID.fullmatch(ref):
+        return ContainerRef(id=int(ref, 16))
+    return ContainerRef(path=ref)
+
+
+def environment(variables: Environment | None) -> Iterable[EnvironmentVariable]:
+    """Names and values, as text or bytes."""
+    return [
+        EnvironmentVariable(name=as_bytes(name), value=as_bytes(value)) for name, value in (variables or {}).items()
+    ]
+
+
+def as_bytes(value: str | bytes) -> bytes:
+    """Text as the operating system encodes it."""
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")

@@ -1,0 +1,180 @@
+"""Subcommands for containers: create, list, tree, inspect, update, start, stop, freeze, thaw, destroy."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sysproc_client.cli.main import Options
+from sysproc_client.cli.options import creation_options, output_option, pairs
+from sysproc_client.cli.output import as_json, escaped, human_age, human_size, print_json, print_table
+
+if TYPE_CHECKING:
+    from sysproc_client.container import Container
+
+refs = click.argument("refs", nargs=-1, required=True, metavar="REF...")
+
+
+@click.command("create")
+@creation_options
+@click.option("--no-start", is_flag=True, help="Leave it stopped.")
+@click.pass_obj
+def create_command(options: Options, /, no_start: bool, **wanted: Any) -> None:
+    """Make a container and start it; prints its id."""
+    with options.connect() as client:
+        click.echo(client.create(**wanted, start=not no_start).id)
+
+
+@click.command("list")
+@click.option("--label", "labels", multiple=True, callback=pairs, metavar="K=V", help="Only those; `K=` for any value.")
+@output_option
+@click.pass_obj
+def list_command(options: Options, labels: dict[str, str]) -> None:
+    """List all containers, oldest first."""
+    with options.connect() as client:
+        boxes = client.list(labels=labels)
+    if options.output == "json":
+        print_json([as_json(box) for box in boxes])
+        return
+    rows = [(box.id, box.name, box.parent_id, box.state, box.message.image, human_age(box.created)) for box in boxes]
+    print_table(("id", "name", "parent", "state", "image", "age"), rows)
+
+
+@click.command("tree")
+@click.pass_obj
+def tree_command(options: Options) -> None:
+    """Show the containers as a tree."""
+    from rich.console import Console
+    from rich.tree import Tree
+
+    with options.connect() as client:
+        boxes = client.list()
+    top = Tree("host", guide_style="dim")
+    nodes = {"": top}
+    for box in boxes:
+        nodes[box.id] = nodes.get(box.parent_id, top).add(label(box))
+    Console(soft_wrap=not sys.stdout.isatty()).print(top)
+
+
+def label(box: "Container") -> Any:
+    """One container as a line of the tree."""
+    from rich.text import Text
+
+    colour = {"running": "green", "frozen": "cyan", "stopped": "yellow", "failed": "red"}.get(box.state, "")
+    return Text.assemble(
+        (box.name or box.id, "bold"), " ", (box.state, colour), *((f"  {box.id}", "dim") if box.name else "",)
+    )
+
+
+@click.command("inspect")
+@click.argument("ref")
+@output_option
+@click.pass_obj
+def inspect_command(options: Options, ref: str) -> None:
+    """Show everything about a container."""
+    with options.connect() as client:
+        box, path = client.get(ref), client.path(ref)
+    told = {"path": path, **as_json(box)}
+    if options.output == "json":
+        print_json(told)
+        return
+    told["limits"] = ", ".join(f"{name} {shown(name, value)}" for name, value in told["limits"].items() if value)
+    for name, value in told.items():
+        click.echo(f"{name:12} {escaped(str(value))}")
+
+
+def shown(name: str, value: int) -> str:
+    """A limit for people."""
+    return human_size(value) if name.endswith("bytes") else str(value)
+
+
+@click.command("update")
+@click.argument("ref")
+@click.option("--memory", metavar="SIZE", help="256M, or `none` to lift the limit.")
+@click.option("--cpus", metavar="N", help="0.5, or `none`.")
+@click.option("--pids", metavar="N", help="64, or `none`.")
+@click.option(
+    "--label", "labels", multiple=True, callback=pairs, metavar="K=V", help="Replaces all labels; repeatable."
+)
+@click.option("--clear-labels", is_flag=True, help="Leave no label.")
+@click.option("--etag", default="", help="Only if it has not changed since it was read.")
+@click.pass_obj
+def update_command(
+    options: Options, /, ref: str, labels: dict[str, str], clear_labels: bool, etag: str, **limits: str | None
+) -> None:
+    """Change limits and labels of a container, running or not."""
+    clear = [name for name, value in limits.items() if value == "none"]
+    changed: dict[str, Any] = {name: value for name, value in limits.items() if value and value != "none"}
+    if "pids" in changed:
+        changed["pids"] = whole_number(changed["pids"])
+    if labels or clear_labels:
+        changed["labels"] = {} if clear_labels else labels
+    if not changed and not clear:
+        raise click.UsageError("Nothing to change: give --memory, --cpus, --pids or --label.")
+    with options.connect() as client:
+        client.get(ref).update(**changed, clear=clear, etag=etag)
+
+
+def whole_number(text: str) -> int:
+    """A number of processes."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number") from None
+
+
+def each(verb: Callable[["Container"], object]) -> Callable[[Options, Sequence[str]], None]:
+    """Do something with each container that is named."""
+
+    def run(options: Options, named: Sequence[str]) -> None:
+        with options.connect() as client:
+            for ref in named:
+                verb(client.get(ref))
+
+    return run
+
+
+@click.command("start")
+@refs
+@click.pass_obj
+def start_command(options: Options, refs: Sequence[str]) -> None:
+    """Start stopped containers."""
+    each(lambda box: box.start())(options, refs)
+
+
+@click.command("stop")
+@refs
+@click.option("--grace", type=float, metavar="SECONDS", help="How long processes have after SIGTERM. Default: 10.")
+@click.pass_obj
+def stop_command(options: Options, refs: Sequence[str], grace: float | None) -> None:
+    """Stop containers, not what is below them; their files stay."""
+    each(lambda box: box.stop(grace))(options, refs)
+
+
+@click.command("freeze")
+@refs
+@click.pass_obj
+def freeze_command(options: Options, refs: Sequence[str]) -> None:
+    """Suspend all processes of containers, and of everything below them."""
+    each(lambda box: box.freeze())(options, refs)
+
+
+@click.command("thaw")
+@refs
+@click.pass_obj
+def thaw_command(options: Options, refs: Sequence[str]) -> None:
+    """Let frozen containers go on."""
+    each(lambda box: box.thaw())(options, refs)
+
+
+@click.command("destroy")
+@refs
+@click.option("--dry-run", is_flag=True, help="Only show what would be destroyed.")
+@click.pass_obj
+def destroy_command(options: Options, refs: Sequence[str], dry_run: bool) -> None:
+    """Destroy containers and everything below them; prints the ids, deepest first."""
+    with options.connect() as client:
+        for ref in refs:
+            for container_id in client.get(ref)._destroy(validate_only=dry_run):
+                click.echo(container_id)

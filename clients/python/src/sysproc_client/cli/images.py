@@ -1,0 +1,105 @@
+"""Subcommands for images: import, list, delete."""
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from sysproc_client.cli.main import Options
+from sysproc_client.cli.options import output_option
+from sysproc_client.cli.output import human_age, human_size, iso, print_json, print_table
+
+if TYPE_CHECKING:
+    from nightos.sysproc.v1.image_service_pb2 import Image, ImportImageResponse
+
+
+@click.group("image")
+def image_command() -> None:
+    """Import, list and delete images: what the roots of containers are made from."""
+
+
+@image_command.command("import")
+@click.argument("name")
+@click.argument("source")
+@click.option("--replace", is_flag=True, help="The name may change to this content.")
+@click.pass_obj
+def import_command(options: Options, name: str, source: str, replace: bool) -> None:
+    """Import a folder or a tar (plain or gzip; `-` is standard input) as the image NAME."""
+    with options.connect() as client, shown_progress() as progress:
+        what = sys.stdin.buffer if source == "-" else source
+        imported = client.images.import_(name, what, replace=replace, progress=progress)
+    if imported.skipped_devices:
+        click.echo(f"{imported.skipped_devices} device nodes were left out: containers have their own.", err=True)
+    click.echo(imported.image.digest.hex())
+
+
+class shown_progress:
+    """On a terminal, one line that says how far it is; elsewhere nothing."""
+
+    def __enter__(self) -> "shown_progress":
+        self._shown = sys.stderr.isatty()
+        return self
+
+    def __call__(self, progress: "ImportImageResponse.Progress") -> None:
+        """Show it."""
+        if self._shown:
+            text = f"{human_size(progress.received_bytes)} sent, {progress.entries} entries unpacked"
+            click.echo(f"\r\033[K{text}", nl=False, err=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)
+
+
+@image_command.command("list")
+@output_option
+@click.pass_obj
+def list_images(options: Options) -> None:
+    """List the images."""
+    with options.connect() as client:
+        images = client.images.list()
+    if options.output == "json":
+        print_json([image_json(image) for image in images])
+        return
+    rows = [
+        (
+            image.name,
+            image.digest.hex()[:12],
+            human_size(image.content_bytes),
+            human_size(image.stored_bytes),
+            str(image.containers),
+            human_age(_created(image)),
+        )
+        for image in images
+    ]
+    print_table(("name", "digest", "content", "stored", "containers", "age"), rows)
+
+
+def _created(image: "Image") -> datetime:
+    from sysproc_client.container import as_datetime
+
+    return as_datetime(image.create_time)
+
+
+def image_json(image: "Image") -> dict[str, object]:
+    """An image for programs."""
+    return {
+        "name": image.name,
+        "digest": image.digest.hex(),
+        "content_bytes": image.content_bytes,
+        "stored_bytes": image.stored_bytes,
+        "root_bytes": image.root_bytes,
+        "containers": image.containers,
+        "created": iso(_created(image)),
+    }
+
+
+@image_command.command("delete")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.pass_obj
+def delete_images(options: Options, names: tuple[str, ...]) -> None:
+    """Delete images; refused while containers made from them are there."""
+    with options.connect() as client:
+        for name in names:
+            client.images.delete(name)

@@ -1,0 +1,147 @@
+"""The top of the command line: global options, the table of subcommands, how errors are told.
+
+Subcommands are imported when they run, so that `--help` is quick; what is printed is decided in
+`sysproc_client.cli.output`.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+OWN_FAILURE = 125
+# Name of a subcommand: module, and the line in --help.
+COMMANDS = {
+    "create": ("containers", "Make a container and start it; prints its id."),
+    "list": ("containers", "List all containers."),
+    "tree": ("containers", "Show the containers as a tree."),
+    "inspect": ("containers", "Show everything about a container."),
+    "update": ("containers", "Change limits and labels."),
+    "start": ("containers", "Start stopped containers."),
+    "stop": ("containers", "Stop containers; their files stay."),
+    "freeze": ("containers", "Suspend all processes of containers."),
+    "thaw": ("containers", "Let frozen containers go on."),
+    "destroy": ("containers", "Destroy containers and everything below them."),
+    "exec": ("processes", "Run a command in a container."),
+    "run": ("processes", "Run a command in a container of its own."),
+    "ps": ("processes", "List the processes in a container."),
+    "image": ("images", "Import, list and delete images."),
+    "whoami": ("system", "Who this caller is, as the kernel says."),
+    "info": ("system", "What the service and its kernel can do."),
+    "version": ("system", "Versions of the command and of the service."),
+}
+# Here 1 would be taken for the command's own exit code.
+_RUNS_COMMANDS = ("exec", "run")
+
+
+@dataclass
+class Options:
+    """The global options, as far as they were given."""
+
+    endpoint: str | None = None
+    output: str = "table"
+
+    def connect(self) -> Any:
+        """A client of the endpoint; imported here, since it costs most of a short command's time."""
+        from sysproc_client.client import Client
+
+        return Client(self.endpoint)
+
+
+class Subcommands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None for one that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"sysproc_client.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """With a guess for a mistyped one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            guess = f" Did you mean `{close[0]}`?" if close else " `sysproc --help` lists them."
+            raise click.UsageError(f"There is no command `{args[0]}`.{guess}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--endpoint", metavar="URL", help="The service: unix:///PATH. Default: $SYSPROC_ENDPOINT, else the host's."
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How results are printed.")
+@click.pass_context
+def cli(context: click.Context, endpoint: str | None, output: str) -> None:
+    """Create, use and destroy hierarchical containers.
+
+    A container is named by its id of 16 hex digits, or by its path of names: `web/worker`.
+    """
+    context.obj = Options(endpoint, output)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point of the command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    failed = OWN_FAILURE if runs_command(given) else 1
+    try:
+        cli.main(given, prog_name="sysproc", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        leave(done.exit_code)
+    except click.Abort:
+        leave(130)
+    except click.UsageError as error:
+        error.show()
+        leave(OWN_FAILURE if runs_command(given) else error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more: nothing is to be flushed
+        leave(141)
+    except Exception as error:
+        leave(tell(error, failed))
+    leave(0)
+
+
+def runs_command(given: Sequence[str]) -> bool:
+    """Whether the exit code is that of a command inside."""
+    words = [word for word in given if not word.startswith("-")]
+    return bool(words) and any(word in _RUNS_COMMANDS for word in words[:3])
+
+
+def tell(error: Exception, code: int) -> int:
+    """What happened, and what to do; the exit code. What is no error of the service, or of the user, is a bug."""
+    from sysproc_client._core.errors import SysprocError
+    from sysproc_client.cli.output import escaped
+
+    if not isinstance(error, (SysprocError, ValueError, OSError)):
+        raise error
+    message = error.message if isinstance(error, SysprocError) else str(error)
+    click.echo(f"sysproc: {escaped(message)}", err=True)
+    if isinstance(error, SysprocError) and error.resolution:
+        click.echo(f"         {escaped(error.resolution)}", err=True)
+    return code
+
+
+def leave(code: int) -> NoReturn:
+    """Exit without waiting for threads of gRPC: they may be blocked in a call that nobody waits for any more."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,116 @@
+"""Subcommands for processes: exec, run, ps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from sysproc_client.cli.main import Options
+from sysproc_client.cli.options import creation_options, output_option, pairs
+from sysproc_client.cli.output import escaped, human_size, iso, print_json, print_table
+
+command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+_PROCESS = (
+    click.option("-i", "--interactive", is_flag=True, help="Pass standard input on."),
+    click.option("-t", "--tty", is_flag=True, help="With a terminal."),
+    click.option("-e", "--exec-env", "env", multiple=True, callback=pairs, metavar="K=V", help="Repeatable."),
+    click.option("-w", "--workdir", "cwd", default="", metavar="DIR", help="Inside. Default: /"),
+    click.option("-u", "--user", metavar="UID[:GID]", help="Inside. Default: 0"),
+)
+
+
+def process_options(command: Any) -> Any:
+    """How a process is started."""
+    for option in reversed(_PROCESS):
+        command = option(command)
+    return command
+
+
+def user_of(text: str | None) -> int | tuple[int, int] | None:
+    """`1000` or `1000:1000`."""
+    if text is None:
+        return None
+    uid, colon, gid = text.partition(":")
+    if not uid.isdecimal() or (colon and not gid.isdecimal()):
+        raise ValueError(f"{text!r} is no user: write UID or UID:GID, in numbers")
+    return (int(uid), int(gid)) if colon else int(uid)
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": False})
+@process_options
+@click.argument("ref")
+@command_argument
+@click.pass_context
+def exec_command(context: click.Context, /, ref: str, command: Sequence[str], user: str | None, **how: Any) -> None:
+    """Run a command in a container; the exit code is its own (128+n for signal n, 125: ours, 126, 127)."""
+    from sysproc_client.cli.session import run_process
+
+    with context.obj.connect() as client:
+        context.exit(run_process(client.get(ref), command, user=user_of(user), **how))
+
+
+@click.command("run")
+@creation_options
+@process_options
+@click.option("--keep", is_flag=True, help="Do not destroy the container at the end.")
+@command_argument
+@click.pass_context
+def run_command(context: click.Context, /, command: Sequence[str], keep: bool, user: str | None, **given: Any) -> None:
+    """Run a command in a container of its own, which is destroyed at the end; the exit code is the command's."""
+    from sysproc_client.cli.session import run_process, terminating
+
+    how = {name: given.pop(name) for name in ("interactive", "tty", "cwd")}
+    chosen = user_of(user)
+    with context.obj.connect() as client, terminating():
+        box = client.create(**given)
+        if keep:
+            click.echo(box.id, err=True)
+        try:
+            code = run_process(box, command, user=chosen, env={}, **how)
+        finally:
+            if not keep:
+                box.destroy()
+    context.exit(code)
+
+
+@click.command("ps")
+@click.argument("ref")
+@output_option
+@click.pass_obj
+def ps_command(options: Options, ref: str) -> None:
+    """List the processes in a container."""
+    from sysproc_client.container import as_datetime
+
+    with options.connect() as client:
+        found = client.get(ref).ps()
+    if options.output == "json":
+        print_json(
+            [
+                {
+                    "pid": one.pid,
+                    "parent_pid": one.parent_pid,
+                    "host_pid": one.host_pid,
+                    "uid": one.uid,
+                    "state": one.state,
+                    "argv": [part.decode("utf-8", "backslashreplace") for part in one.argv],
+                    "started": iso(as_datetime(one.start_time)),
+                    "cpu_seconds": one.cpu_time.ToTimedelta().total_seconds(),
+                    "resident_bytes": one.resident_bytes,
+                }
+                for one in found
+            ]
+        )
+        return
+    rows = [
+        (
+            str(one.pid),
+            str(one.parent_pid),
+            str(one.uid),
+            one.state,
+            f"{one.cpu_time.ToTimedelta().total_seconds():.2f}",
+            human_size(one.resident_bytes),
+            " ".join(escaped(part) for part in one.argv),
+        )
+        for one in found
+    ]
+    print_table(("pid", "ppid", "uid", "state", "cpu s", "memory", "command"), rows)

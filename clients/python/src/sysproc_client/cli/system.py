@@ -1,0 +1,68 @@
+"""Subcommands about the service itself: whoami, info, version."""
+
+import click
+
+from sysproc_client.cli.main import Options
+from sysproc_client.cli.options import output_option
+from sysproc_client.cli.output import print_json, print_table
+from sysproc_client.version import VERSION
+
+CGROUP_MODES = {1: "unified (version 2)", 2: "hybrid (version 1 controllers)", 3: "legacy (version 1)"}
+
+
+@click.command("whoami")
+@output_option
+@click.pass_obj
+def whoami_command(options: Options) -> None:
+    """Who this caller is, as the kernel says."""
+    with options.connect() as client:
+        me = client.whoami()
+    told = {
+        "container": f"{me.container_id:016x}" if me.container_id else "",
+        "name": me.container_name,
+        "uid": me.uid,
+        "pid": me.pid,
+        "authority": me.authority,
+    }
+    if options.output == "json":
+        print_json(told)
+        return
+    where = f"in container {told['container']}" if me.container_id else "on the host"
+    click.echo(f"uid {me.uid}, pid {me.pid}, {where}; {'with' if me.authority else 'without'} authority")
+
+
+@click.command("info")
+@output_option
+@click.pass_obj
+def info_command(options: Options) -> None:
+    """What the service and its kernel can do."""
+    with options.connect() as client:
+        info = client.system_info()
+    features = [
+        {name: getattr(one, name) for name in ("name", "usable", "detail", "fallback", "since")}
+        for one in info.features
+    ]
+    facts = {
+        name: getattr(info, name)
+        for name in ("version", "api_version", "kernel_release", "architecture", "python_version", "grpc_version")
+    }
+    facts["cgroups"] = CGROUP_MODES.get(info.cgroup_mode, "unknown")
+    if options.output == "json":
+        print_json({**facts, "features": features})
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:15} {value}")
+    rows = [(one["name"], "yes" if one["usable"] else "no", one["since"], one["detail"]) for one in features]
+    print_table(("feature", "usable", "since", "detail"), rows)
+
+
+@click.command("version")
+@click.pass_obj
+def version_command(options: Options) -> None:
+    """Versions of the command and of the service."""
+    click.echo(f"sysproc {VERSION}")
+    with options.connect() as client:
+        server = client.system_info().version
+    click.echo(f"sysprocd {server}")
+    if server.split(".")[:2] != VERSION.split(".")[:2]:
+        click.echo("They differ: upgrade the older one.", err=True)

@@ -1,0 +1,147 @@
+"""The synchronous client: connects, creates and finds containers, knows images and the system.
+
+A thin shell; what a container can do is in `sysproc_client.container`, images in `sysproc_client.images`.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from nightos.sysproc.v1 import container_pb2 as pb
+from nightos.sysproc.v1 import container_service_pb2 as service
+from nightos.sysproc.v1 import system_service_pb2 as system
+from nightos.sysproc.v1.container_service_pb2_grpc import ContainerServiceStub
+from nightos.sysproc.v1.image_service_pb2_grpc import ImageServiceStub
+from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from nightos.sysproc.v1.system_service_pb2_grpc import SystemServiceStub
+from sysproc_client._core.values import Environment, cpu_millis, environment, reference, size_bytes, to_hex
+from sysproc_client.connection import Connection
+from sysproc_client.container import Container
+from sysproc_client.images import Images
+
+T = TypeVar("T")
+
+PROFILES = {
+    "": pb.SECCOMP_PROFILE_UNSPECIFIED,
+    "default": pb.SECCOMP_PROFILE_DEFAULT,
+    "strict": pb.SECCOMP_PROFILE_STRICT,
+    "open": pb.SECCOMP_PROFILE_OPEN,
+}
+PAGE = 1000
+
+
+class Client:
+    """A service of sysproc. endpoint: `unix:///path`; absent: $SYSPROC_ENDPOINT, else the host's own."""
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        self._connection = Connection(endpoint)
+        channel = self._connection.channel
+        self._containers, self._processes = ContainerServiceStub(channel), ProcessServiceStub(channel)
+        self._system = SystemServiceStub(channel)
+        self.images = Images(self._connection, ImageServiceStub(channel))
+
+    @property
+    def endpoint(self) -> str:
+        """Where the service is."""
+        return self._connection.endpoint
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; containers live on."""
+        self._connection.close()
+
+    def _call(self, method: Callable[..., T], request: Any) -> T:
+        return self._connection.call(method, request)
+
+    # -- containers
+
+    def create(
+        self,
+        *,
+        image: str = "",
+        name: str = "",
+        parent: str | Container | None = None,
+        memory: int | str | None = None,
+        cpus: float | str | None = None,
+        pids: int | None = None,
+        size: int | str | None = None,
+        hostname: str = "",
+        env: Environment | None = None,
+        labels: Mapping[str, str] | None = None,
+        profile: str = "",
+        start: bool = True,
+        request_id: str | None = None,
+    ) -> Container:
+        """Make a container and start it. Sizes are bytes or `256M`; cpus 0.5 is half a processor.
+
+        Safe to repeat with the same request_id (a UUID). Raises SysprocError, ValueError.
+        """
+        wanted = pb.Container(
+            name=name, image=image, hostname=hostname, environment=environment(env), seccomp_profile=PROFILES[profile]
+        )
+        wanted.labels.update(labels or {})
+        for field, value in (
+            ("memory_bytes", None if memory is None else size_bytes(memory)),
+            ("cpu_millis", None if cpus is None else cpu_millis(cpus)),
+            ("pids", pids),
+            ("root_bytes", None if size is None else size_bytes(size)),
+        ):
+            if value is not None:
+                setattr(wanted.limits, field, value)
+        request = service.CreateContainerRequest(
+            container=wanted, stopped=not start, request_id=request_id or str(uuid.uuid4())
+        )
+        if parent is not None:
+            request.parent.CopyFrom(parent.ref if isinstance(parent, Container) else reference(parent))
+        return Container(self, self._call(self._containers.CreateContainer, request).container)
+
+    def get(self, ref: str) -> Container:
+        """A container by its id of 16 hex digits or its path of names. Raises NotFound."""
+        request = service.GetContainerRequest(container=reference(ref))
+        return Container(self, self._call(self._containers.GetContainer, request).container)
+
+    def path(self, ref: str) -> str:
+        """The path of names of a container."""
+        request = service.GetContainerRequest(container=reference(ref))
+        return self._call(self._containers.GetContainer, request).path
+
+    def list(self, *, labels: Mapping[str, str] | None = None) -> "list[Container]":
+        """All containers, oldest first: parents before their children."""
+        return [*self._list(None, labels=labels)]
+
+    def _list(
+        self, below: ContainerRef | None, *, children_only: bool = False, labels: Mapping[str, str] | None = None
+    ) -> Iterator[Container]:
+        request = service.ListContainersRequest(children_only=children_only, labels=labels or {}, page_size=PAGE)
+        if below is not None:
+            request.below.CopyFrom(below)
+        while True:
+            page = self._call(self._containers.ListContainers, request)
+            yield from (Container(self, message) for message in page.containers)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _destroy(self, ref: ContainerRef, *, validate_only: bool) -> Iterator[str]:
+        request = service.DestroyContainerRequest(container=ref, validate_only=validate_only)
+        request.request_id = str(uuid.uuid4())
+        for response in self._connection.stream(self._containers.DestroyContainer(request)):
+            if response.WhichOneof("update") == "destroyed":
+                yield to_hex(response.destroyed.id)
+
+    # -- the system
+
+    def whoami(self) -> system.WhoAmIResponse:
+        """Who this caller is, as the kernel says."""
+        return self._call(self._system.WhoAmI, system.WhoAmIRequest())
+
+    def system_info(self) -> system.GetSystemInfoResponse:
+        """Versions of the service, and what its kernel can do."""
+        return self._call(self._system.GetSystemInfo, system.GetSystemInfoRequest())

@@ -1,0 +1,215 @@
+"""A container as an object: what it is, and what can be done with it.
+
+Made by `sysproc_client.client.Client`; processes in it are `sysproc_client.process.Process`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nightos.sysproc.v1 import container_pb2 as pb
+from nightos.sysproc.v1 import container_service_pb2 as service
+from nightos.sysproc.v1 import process_service_pb2 as processes
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc_client._core.values import Environment, as_bytes, cpu_millis, environment, size_bytes, to_hex
+from sysproc_client.process import Process, Result
+
+if TYPE_CHECKING:
+    from sysproc_client.client import Client
+
+STATES = {number: name.removeprefix("CONTAINER_STATE_").lower() for name, number in pb.ContainerState.items() if number}
+
+
+class Container:
+    """One container, as it was when it was last read; `refresh` reads again."""
+
+    def __init__(self, client: "Client", message: pb.Container) -> None:
+        self._client, self.message = client, message
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id} {self.name or '-'} {self.state}>"
+
+    # -- what it is
+
+    @property
+    def id(self) -> str:
+        """16 hex digits."""
+        return to_hex(self.message.id)
+
+    @property
+    def parent_id(self) -> str:
+        """16 hex digits; empty for a child of the host."""
+        return to_hex(self.message.parent_id) if self.message.parent_id else ""
+
+    @property
+    def name(self) -> str:
+        """Unique among its siblings; may be empty."""
+        return self.message.name
+
+    @property
+    def state(self) -> str:
+        """creating, running, stopped, frozen, destroying or failed."""
+        return STATES.get(self.message.state, "unknown")
+
+    @property
+    def created(self) -> datetime:
+        """When it was created, in UTC."""
+        return as_datetime(self.message.create_time)
+
+    @property
+    def ref(self) -> ContainerRef:
+        """How requests name it."""
+        return ContainerRef(id=self.message.id)
+
+    # -- processes in it
+
+    def exec(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        env: Environment | None = None,
+        cwd: str | bytes = "",
+        user: int | tuple[int, int] | None = None,
+        tty: tuple[int, int] | None = None,
+        stdin: bool = True,
+        exec_id: str = "",
+        spool: int | str = 0,
+        drop_oldest: bool = False,
+    ) -> Process:
+        """Prepare a process; it starts when it is iterated or waited for, and raises SysprocError then.
+
+        user: a uid, or uid and gid. tty: rows and columns. spool: how much unread output is kept.
+        """
+        start = processes.ExecRequest.Start(
+            container=self.ref,
+            exec_id=exec_id,
+            argv=[as_bytes(part) for part in argv],
+            environment=environment(env),
+            working_directory=as_bytes(cwd),
+            stdin=stdin,
+            spool_bytes=size_bytes(spool),
+            spool_policy=processes.SPOOL_POLICY_DROP_OLDEST if drop_oldest else processes.SPOOL_POLICY_UNSPECIFIED,
+        )
+        if user is not None:
+            start.uid, gid = user if isinstance(user, tuple) else (user, None)
+            if gid is not None:
+                start.gid = gid
+        if tty is not None:
+            start.terminal.rows, start.terminal.columns = tty
+        return Process(self._client._processes, start, self._client.endpoint)
+
+    def run(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        input: bytes = b"",
+        env: Environment | None = None,
+        cwd: str | bytes = "",
+        user: int | tuple[int, int] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Run a command to its end and collect its output. After `timeout` seconds it is killed: TimedOut."""
+        process = self.exec(argv, env=env, cwd=cwd, user=user, stdin=bool(input))
+        if input:
+            process._do(lambda machine: machine.write(input))
+            process.stdin.close()
+        return process.collect(timeout)
+
+    def ps(self) -> Sequence[processes.Process]:
+        """All processes in it."""
+        request = processes.ListProcessesRequest(container=self.ref)
+        return self._client._call(self._client._processes.ListProcesses, request).processes
+
+    def execs(self) -> Sequence[processes.Exec]:
+        """The processes that were started in it through the service."""
+        request = processes.ListExecsRequest(container=self.ref)
+        return self._client._call(self._client._processes.ListExecs, request).execs
+
+    # -- its life
+
+    def refresh(self) -> "Container":
+        """Read it again."""
+        request = service.GetContainerRequest(container=self.ref)
+        return self._now(self._client._call(self._client._containers.GetContainer, request).container)
+
+    def start(self) -> "Container":
+        """Start it, if it is stopped."""
+        request = service.StartContainerRequest(container=self.ref)
+        return self._now(self._client._call(self._client._containers.StartContainer, request).container)
+
+    def stop(self, grace: float | None = None) -> "Container":
+        """Stop it; its processes have `grace` seconds (10 if not said)."""
+        request = service.StopContainerRequest(container=self.ref)
+        if grace is not None:
+            request.grace.CopyFrom(as_duration(grace))
+        return self._now(self._client._call(self._client._containers.StopContainer, request).container)
+
+    def freeze(self) -> "Container":
+        """Suspend all its processes, and those below it."""
+        request = service.FreezeContainerRequest(container=self.ref)
+        return self._now(self._client._call(self._client._containers.FreezeContainer, request).container)
+
+    def thaw(self) -> "Container":
+        """Let it go on."""
+        request = service.ThawContainerRequest(container=self.ref)
+        return self._now(self._client._call(self._client._containers.ThawContainer, request).container)
+
+    def update(
+        self,
+        *,
+        memory: int | str | None = None,
+        cpus: float | str | None = None,
+        pids: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        clear: Sequence[str] = (),
+        etag: str = "",
+    ) -> "Container":
+        """Change limits and labels; `clear` names limits to lift: memory, cpus, pids."""
+        wanted, paths = pb.Container(), [CLEARED[name] for name in clear]
+        if memory is not None:
+            wanted.limits.memory_bytes, paths = size_bytes(memory), [*paths, "limits.memory_bytes"]
+        if cpus is not None:
+            wanted.limits.cpu_millis, paths = cpu_millis(cpus), [*paths, "limits.cpu_millis"]
+        if pids is not None:
+            wanted.limits.pids, paths = pids, [*paths, "limits.pids"]
+        if labels is not None:
+            wanted.labels.update(labels)
+            paths.append("labels")
+        request = service.UpdateContainerRequest(target=self.ref, container=wanted, etag=etag)
+        request.update_mask.paths.extend(paths)
+        return self._now(self._client._call(self._client._containers.UpdateContainer, request).container)
+
+    def _now(self, message: pb.Container) -> "Container":
+        self.message = message
+        return self
+
+    def children(self) -> list["Container"]:
+        """Its children, oldest first."""
+        return list(self._client._list(self.ref, children_only=True))
+
+    def doomed(self) -> list[str]:
+        """The ids of what destroy would destroy, deepest first."""
+        return list(self._destroy(validate_only=True))
+
+    def destroy(self) -> list[str]:
+        """Destroy it and everything below it; the ids of what is gone, deepest first."""
+        return list(self._destroy(validate_only=False))
+
+    def _destroy(self, *, validate_only: bool) -> Iterator[str]:
+        return self._client._destroy(self.ref, validate_only=validate_only)
+
+
+CLEARED = {"memory": "limits.memory_bytes", "cpus": "limits.cpu_millis", "pids": "limits.pids"}
+
+
+def as_datetime(timestamp: Timestamp) -> datetime:
+    """A time of the API, in UTC."""
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def as_duration(seconds: float) -> Duration:
+    """Seconds as the API has them."""
+    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
