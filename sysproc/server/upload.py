@@ -28,6 +28,7 @@ class Upload:
 
     def __init__(self, parts: AsyncIterator[pb.ImportImageRequest]) -> None:
         self._parts = parts
+        self._announced, self._received = 0, 0
         self._digest: bytes | None = None
 
     async def header(self) -> pb.ImportImageRequest.Header:
@@ -36,6 +37,7 @@ class Upload:
         if first is None or first.WhichOneof("part") != "header":
             raise out_of_order("begins with `header`")
         validate.valid(lambda findings: findings.name("header.name", first.header.name))
+        self._announced = first.header.size_bytes
         return first.header
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -43,6 +45,7 @@ class Upload:
         async for part in self._parts:
             match part.WhichOneof("part"):
                 case "data" if self._digest is None and len(part.data) <= CHUNK_BYTES:
+                    self._received += len(part.data)
                     yield part.data
                 case "data" if self._digest is None:
                     raise out_of_order(f"has at most {CHUNK_BYTES} bytes of data in one message")
@@ -52,6 +55,8 @@ class Upload:
                     raise out_of_order(f"ends with a digest of {DIGEST_BYTES} bytes, SHA-256")
                 case _:
                     raise out_of_order("is one `header`, then `data`, then at most one `trailer`")
+        if self._announced not in (0, self._received):
+            raise out_of_order(f"has as many bytes as it announced: not {self._received} of {self._announced}")
 
     def digest(self) -> bytes | None:
         """What the client says that it has sent; known when there are no more chunks."""

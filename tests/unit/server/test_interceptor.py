@@ -128,7 +128,8 @@ async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
     answers, health = Answers(), Health(one.full_name for one in SERVICES)
     await health.set(True)
     table: list[Served] = [one for service in SERVICES for one in served(service, answers)]
-    table += served(health_pb2.DESCRIPTOR.services_by_name["Health"], health)
+    health_service: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
+    table += served(health_service, health)
     caller: list[Caller] = [HOST]
     interceptor = Interceptor(table, lambda _: caller[0], Resolver(database))
     server = aio.server(handlers=(interceptor,))

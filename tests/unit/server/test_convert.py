@@ -1,0 +1,267 @@
+"""No field of the API is forgotten: each of a request reaches a verb, each of a response can be set.
+
+Found by the descriptors: a field that is added to the API fails here until somebody converts it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from nightos.sysproc.v1 import container_service_pb2 as containers
+from nightos.sysproc.v1 import image_service_pb2 as images
+from nightos.sysproc.v1.container_pb2 import Container
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc.errors import InvalidArgument
+from sysproc.images import Imported, Progress
+from sysproc.server.access import Served, served
+from sysproc.server.call import Call
+from sysproc.server.container_service import ContainerService
+from sysproc.server.image_service import ImageService
+from sysproc.server.peer import Caller
+from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
+from sysproc.storage.images import Image
+
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+NEW = NewContainer(0, 7, "n", "h", "i", "d", 1, 2, 3, 4, ((b"A", b"b"),), {"a": "b"}, "strict")
+ROW = ContainerRow(
+    **(vars(NEW) | {"id": 5}),
+    state="stopped",
+    reason="r",
+    exit_code=None,
+    exit_signal=9,
+    oom_killed=True,
+    uid_base=None,
+    init_pid=None,
+    init_start=None,
+    keeper_pid=None,
+    keeper_start=None,
+    userns_ino=None,
+    mntns_ino=None,
+    created_at=1.5,
+    started_at=2.5,
+    stopped_at=3.5,
+    created_revision=1,
+    revision=2,
+)
+EXITED = replace(ROW, exit_code=3, exit_signal=None)
+IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6)
+
+
+class Recorder:
+    """Verbs that note their arguments."""
+
+    def __init__(self, **answers: object) -> None:
+        self.heard: list[object] = []
+        self._answers = answers
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        answer = self._answers[name]
+
+        async def verb(*args: object) -> object:
+            self.heard.append((name, args))
+            return answer
+
+        async def stream(*args: object) -> AsyncIterator[object]:
+            self.heard.append((name, args))
+            for one in answer:  # type: ignore[attr-defined]  # a generator's
+                yield one
+
+        return stream if isinstance(answer, Iterator) else verb
+
+    async def import_image(self, name: str, chunks: AsyncIterator[bytes], **more: Any) -> Imported:
+        self.heard.append((name, [chunk async for chunk in chunks], more["replace"], more["expected_digest"]()))
+        more["progress"](Progress(1, 2, 3))
+        await asyncio.sleep(0.15)
+        return Imported(IMAGE, existed=True, skipped_devices=3)
+
+
+def container_verbs() -> Recorder:
+    one = dict.fromkeys(("create", "update", "start", "stop", "freeze", "thaw"), ROW)
+    return Recorder(
+        **one,
+        validate=NEW,
+        list=Page((ROW, EXITED), "r1"),
+        names=["a", "b"],
+        doomed=[ROW],
+        destroyed_before=[ROW],
+        destroy=iter([ROW]),
+    )
+
+
+def image_verbs() -> Recorder:
+    return Recorder(list=[IMAGE, IMAGE], delete=None)
+
+
+SERVICES: list[tuple[Any, Callable[[], Recorder], Callable[[Any], object]]] = [
+    (containers.DESCRIPTOR.services_by_name["ContainerService"], container_verbs, ContainerService),
+    (images.DESCRIPTOR.services_by_name["ImageService"], image_verbs, ImageService),
+]
+
+TAR = images.ImportImageRequest(data=b"tar")
+# Requests from which each field is changed in turn; where none is named, an empty one.
+BEGIN: dict[str, list[Message]] = {
+    "ListImages": [images.ListImagesRequest(page_size=1)],
+    "UpdateContainer": [containers.UpdateContainerRequest(container=Container(labels={"a": "b"}))],
+    "DeleteImage": [images.DeleteImageRequest(name="i")],
+    "ImportImage": [
+        images.ImportImageRequest(header=images.ImportImageRequest.Header(name="i")),
+        TAR,
+        images.ImportImageRequest(trailer=images.ImportImageRequest.Trailer(digest=bytes(32))),
+    ],
+}
+# Valid, and other than the default and than what is in BEGIN.
+SAMPLES: dict[str, Any] = {
+    "name": "other",
+    "hostname": "other",
+    "image": "other",
+    "request_id": UUID,
+    "page_token": "r5",
+    "etag": "9",
+    "seccomp_profile": 2,
+    "memory_bytes": 2**25,
+    "cpu_millis": 500,
+    "pids": 64,
+    "root_bytes": 2**28,
+    "page_size": 7,
+    "digest": b"\1" * 32,
+    "data": b"other",
+    "size_bytes": 3_000,
+}
+OF_TYPE: dict[int, Any] = {
+    FieldDescriptor.TYPE_BOOL: True,
+    FieldDescriptor.TYPE_ENUM: 1,
+    FieldDescriptor.TYPE_STRING: "text",
+}
+# Fields that are ignored, and why.
+IGNORED = {
+    "CreateContainer container.etag": "there is nothing yet that somebody could have changed",
+    **{
+        f"UpdateContainer container.{name}": "others are ignored, says the API"
+        for name in ("name", "image", "hostname", "limits.root_bytes", "environment", "seccomp_profile")
+    },
+}
+
+
+def leaves(message: Message, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The fields that hold values, at any depth; of a oneof only in the branch that is sent."""
+    for field in message.DESCRIPTOR.fields:
+        path = (*above, field)
+        branch = field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
+        if field.message_type is ContainerRef.DESCRIPTOR or (branch and not message.HasField(field.name)):
+            continue
+        inner: Any = field.message_type
+        if inner is not None and not field.is_repeated and inner.file.package != "google.protobuf":
+            yield from leaves(getattr(message, field.name), path)
+        else:
+            yield path
+
+
+def changed(message: Message, path: Sequence[Any]) -> Message:
+    """A copy with one field set to another, valid value."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    inner: Any = copy
+    for step in path[:-1]:
+        inner = getattr(inner, step.name)
+    set_sample(inner, path[-1])
+    return copy
+
+
+def set_sample(message: Any, field: Any) -> None:
+    value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        value["key"] = "value"
+    elif field.message_type is not None and field.is_repeated:
+        inner = value.add()
+        inner.name = b"OTHER"
+    elif field.message_type is not None:
+        value.SetInParent()
+    else:
+        setattr(message, field.name, SAMPLES.get(field.name, OF_TYPE.get(field.type, 77)))
+
+
+async def ask(service: Any, build: Callable[[], Recorder], make: Any, name: str, sent: list[Message]) -> Any:
+    """What the verbs hear of a request, and the responses; what is wrong with it if it is refused."""
+    verbs = build()
+    one: Served = next(one for one in served(service, make(verbs)) if one.method.name.endswith(f"/{name}"))
+    call = Call(one.method, Caller(None, 0, 1, authority=True), None, targets={"it": ROW})  # type: ignore[arg-type]
+    request: Any = stream(sent) if one.method.client_streaming else sent[0]
+    try:
+        if one.method.server_streaming:
+            responses = [response async for response in one.function(request, call)]
+        else:
+            responses = [await one.function(request, call)]
+    except InvalidArgument as error:
+        return str(error), []
+    return verbs.heard, responses
+
+
+async def stream(messages: list[Message]) -> AsyncIterator[Message]:
+    for message in messages:
+        yield message
+
+
+CASES = [
+    pytest.param(service, build, make, method.name, id=method.name)
+    for service, build, make in SERVICES
+    for method in service.methods
+]
+
+
+@pytest.mark.parametrize(("service", "build", "make", "name"), CASES)
+async def test_every_field_of_a_request_matters(service: Any, build: Any, make: Any, name: str) -> None:
+    method = service.methods_by_name[name]
+    begin = BEGIN.get(name, [getattr(containers, method.input_type.name, images.ListImagesRequest)()])
+    heard, _ = await ask(service, build, make, name, begin)
+    without_effect = []
+    for position, message in enumerate(begin):
+        for path in leaves(message):
+            sent = [*begin[:position], changed(message, path), *begin[position + 1 :]]
+            now, _ = await ask(service, build, make, name, sent)
+            where = f"{name} {'.'.join(step.name for step in path)}"
+            ignored = where in IGNORED or any(is_output_only(step) for step in path)
+            if (now == heard) != ignored:
+                without_effect.append(where)
+    assert without_effect == []
+
+
+def is_output_only(field: Any) -> bool:
+    return OUTPUT_ONLY in field.GetOptions().Extensions[field_behavior]
+
+
+@pytest.mark.parametrize(("service", "build", "make", "name"), CASES)
+async def test_every_field_of_a_response_is_set_by_something(service: Any, build: Any, make: Any, name: str) -> None:
+    method = service.methods_by_name[name]
+    begin = BEGIN.get(name, [getattr(containers, method.input_type.name, images.ListImagesRequest)()])
+    _, responses = await ask(service, build, make, name, begin)
+    found: set[str] = set()
+    for response in responses:
+        found.update(set_fields(response))
+    if name != "ListContainers":
+        found |= {"nightos.sysproc.v1.ExitStatus.code"}  # of two ways to end, the rows here show one
+    assert sorted(all_fields(method.output_type) - found) == []
+
+
+def set_fields(message: Message) -> Iterator[str]:
+    for field, value in message.ListFields():
+        yield field.full_name
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for inner in value if field.is_repeated else [value]:
+            yield from set_fields(inner)
+
+
+def all_fields(descriptor: Any) -> set[str]:
+    found = set()
+    for field in descriptor.fields:
+        found.add(field.full_name)
+        kind = field.message_type
+        if kind is not None and not kind.GetOptions().map_entry and kind.file.package != "google.protobuf":
+            found |= all_fields(kind)
+    return found
