@@ -6,11 +6,13 @@ What a test expects of it is in the tests; that nothing of it is left is checked
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,12 +64,10 @@ class RunningDaemon:
     def command(self) -> list[str]:
         """The command line, with everything that is this daemon's own."""
         return [
-            sys.executable,
-            "-m",
-            "sysproc.server.main",
+            str(Path(sys.executable).with_name("sysprocd")),
             f"--state-dir={self.state_dir}",
             f"--runtime-dir={self.runtime_dir}",
-            f"--cgroup-root={self.cgroup_root}",
+            f"--cgroup-root=/{self.cgroup_root}",
             f"--uid-claims={self.uid_claims}",
             "--log-format=console",
             *self._options,
@@ -162,7 +162,7 @@ class NotifySocket:
     """The other end of sd_notify(3)."""
 
     def __init__(self, directory: Path) -> None:
-        import socket  # noqa: PLC0415 - keeps the names of this module plain
+        import socket
 
         self.path = directory / "notify.sock"
         self.path.unlink(missing_ok=True)
@@ -173,10 +173,8 @@ class NotifySocket:
 
     def ready(self) -> bool:
         """Whether READY=1 was said."""
-        try:
+        with suppress(BlockingIOError):
             self._said += self._socket.recv(4096) + b"\n"
-        except BlockingIOError:
-            pass
         return b"READY=1" in self._said
 
     def __enter__(self) -> Self:
@@ -197,7 +195,7 @@ def is_zombie(pid: int) -> bool:
 
 def peer_pid(path: Path) -> int:
     """The process that listens on a unix socket; 0 if nobody does."""
-    import socket  # noqa: PLC0415
+    import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         try:

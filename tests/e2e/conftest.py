@@ -1,0 +1,72 @@
+"""The daemon that tests of one module share, a client of it, and the leak check around each test.
+
+A test that kills or restarts the daemon may do so: the next one gets it running again. How the daemon is started is
+in `tests.e2e.daemon`.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sysproc_client import Client
+from tests.e2e.daemon import RunningDaemon
+from tests.leaks import Scope, leak_check
+
+Sysproc = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[RunningDaemon]:
+    """A sysprocd of this module's own; its template for the default root is made already."""
+    with RunningDaemon() as running, Client(running.endpoint) as client:
+        client.create(image="busybox").destroy()
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(daemon: RunningDaemon) -> Iterator[None]:
+    """Whatever a test makes is gone after it, from the kernel and from the disk."""
+    if not daemon.alive():
+        daemon.start()
+    scope = Scope(
+        directories=(daemon.directory,),
+        cgroup_roots=(daemon.cgroup_root,),
+        uid_claims=daemon.uid_claims,
+        watched=lambda: {"sysprocd": daemon.pid, "launcher": daemon.launcher_pid},
+        ignored=("*/__pycache__*", "*.log", "*-wal", "*-shm", "*/templates/*"),
+    )
+    with leak_check(scope):
+        yield
+        destroy_all(daemon)
+
+
+def destroy_all(daemon: RunningDaemon) -> None:
+    """What a test has left in the tree is destroyed through the API."""
+    if not daemon.alive():
+        daemon.start()
+    with Client(daemon.endpoint) as client:
+        for box in client.list():
+            if not box.parent_id:
+                box.destroy()
+
+
+@pytest.fixture
+def client(daemon: RunningDaemon) -> Iterator[Client]:
+    """A client of the module's daemon."""
+    with Client(daemon.endpoint) as connected:
+        yield connected
+
+
+@pytest.fixture
+def sysproc(daemon: RunningDaemon) -> Sysproc:
+    """Runs the `sysproc` command: sysproc("create", "--name", "web")."""
+    command = Path(sys.executable).with_name("sysproc")
+
+    def run(*arguments: str | bytes, input: bytes = b"", timeout: float = 60) -> "subprocess.CompletedProcess[bytes]":
+        call = [str(command), "--endpoint", daemon.endpoint, *arguments]
+        return subprocess.run(call, input=input, capture_output=True, timeout=timeout, check=False)
+
+    return run

@@ -1,0 +1,82 @@
+"""The exec state machine against a service that cuts streams anywhere: nothing lost, nothing doubled."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightos.sysproc.v1.process_service_pb2 import ExecRequest, ExecResponse
+from sysproc_client._core.exec_machine import ExecMachine, State
+
+
+class Service:
+    """What a service keeps of one exec: output by offset, accepted input. A plain model of the proto's contract."""
+
+    def __init__(self, output: bytes) -> None:
+        self.output, self.input, self.closed, self.known = output, b"", False, False
+
+    def open(self, request: ExecRequest) -> int:
+        if request.WhichOneof("request") == "start":
+            assert not self.known, "a Start that has arrived is not sent again"
+            self.known = True
+            return 0
+        return request.attach.stdout_offset
+
+    def take(self, request: ExecRequest) -> ExecResponse | None:
+        if request.WhichOneof("request") == "stdin":
+            offset, data = request.stdin.offset, request.stdin.data
+            assert offset <= len(self.input), "no gap"
+            self.input += data[len(self.input) - offset :]
+            return ExecResponse(stdin_accepted=ExecResponse.StdinAccepted(offset=len(self.input)))
+        if request.WhichOneof("request") == "close_stdin":
+            self.closed = True
+        return None
+
+
+@given(
+    output=st.binary(max_size=400),
+    given_input=st.binary(max_size=400_000),
+    cuts=st.lists(st.integers(0, 12), max_size=12),
+    chunk=st.integers(1, 50),
+    overlap=st.integers(0, 9),
+)
+def test_streams_that_are_cut_anywhere_lose_and_double_nothing(
+    output: bytes, given_input: bytes, cuts: list[int], chunk: int, overlap: int
+) -> None:
+    service, machine, received = Service(output), ExecMachine(ExecRequest.Start()), b""
+    machine.write(given_input)
+    machine.close_stdin()
+    for steps in [*cuts, None]:
+        at = max(0, service.open(machine.opening()) - overlap)
+        left = steps if steps is not None else 10**6
+        started = ExecResponse(started=ExecResponse.Started(stdin_offset=len(service.input)))
+        pending = [started]
+        while left > 0:
+            left -= 1
+            for response in pending:
+                received += b"".join(one.data for one in machine.feed(response))
+            pending = [answer for request in machine.to_send() if (answer := service.take(request)) is not None]
+            if at < len(output):
+                pending.append(ExecResponse(stdout=ExecResponse.Output(offset=at, data=output[at : at + chunk])))
+                at += chunk
+            elif not pending:
+                break
+        machine.lost()
+    assert received == output
+    assert service.input == given_input
+    assert service.closed
+
+
+def test_a_start_that_never_arrived_is_sent_again() -> None:
+    machine = ExecMachine(ExecRequest.Start())
+    assert machine.opening().WhichOneof("request") == "start"
+    machine.lost()
+    assert machine.opening().WhichOneof("request") == "attach"
+    machine.lost(never_arrived=True)
+    assert machine.opening().start.exec_id == machine.start.exec_id
+
+
+def test_nothing_is_sent_before_the_service_has_answered() -> None:
+    machine = ExecMachine(ExecRequest.Start())
+    machine.opening()
+    machine.write(b"x")
+    assert list(machine.to_send()) == []
+    assert machine.state is State.UNSURE
