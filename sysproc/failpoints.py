@@ -5,6 +5,7 @@
     raise        OSError(EIO) is raised there
     kill         the process kills itself with SIGKILL
     delay(S)     sleeps S seconds
+    touch(PATH)  creates PATH: it was here
     block(PATH)  creates PATH, and goes on once PATH has been removed (the test kills something meanwhile)
 
 A term may begin with `N*`: it acts the first N times only. Off, a failpoint costs one test of an empty dict.
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE = "SYSPROC_FAILPOINTS"
-_TERM = re.compile(r"(?:(?P<times>\d+)\*)?(?P<action>raise|kill|delay|block)(?:\((?P<argument>[^)]*)\))?")
+_TERM = re.compile(r"(?:(?P<times>\d+)\*)?(?P<action>raise|kill|delay|touch|block)(?:\((?P<argument>[^)]*)\))?")
 
 
 def _raise(name: str, _: str) -> None:
@@ -35,6 +36,10 @@ def _delay(_: str, seconds: str) -> None:
     time.sleep(float(seconds))
 
 
+def _touch(_: str, path: str) -> None:
+    Path(path).touch()
+
+
 def _block(_: str, path: str) -> None:
     marker = Path(path)
     marker.touch()
@@ -46,6 +51,7 @@ _ACTIONS: dict[str, Callable[[str, str], None]] = {
     "raise": _raise,
     "kill": _kill,
     "delay": _delay,
+    "touch": _touch,
     "block": _block,
 }
 

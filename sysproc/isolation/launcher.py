@@ -112,7 +112,7 @@ class Launcher:
     def _answer(self, connection: Connection, message: Message, fds: FdSet) -> None:
         number = message.get("n")
         try:
-            failpoint(f"launcher.{message.get('op')}")
+            failpoint("launcher.before_answer")
             reply, handed = self._handlers[message["op"]](connection, message, fds)
         except (KeyError, TypeError, ValueError, IndexError) as failure:
             reply, handed = {"errno": errno.EINVAL, "target": repr(failure)}, []

@@ -162,7 +162,6 @@ class NotifySocket:
     """The other end of sd_notify(3)."""
 
     def __init__(self, directory: Path) -> None:
-        import socket
 
         self.path = directory / "notify.sock"
         self.path.unlink(missing_ok=True)
@@ -195,7 +194,6 @@ def is_zombie(pid: int) -> bool:
 
 def peer_pid(path: Path) -> int:
     """The process that listens on a unix socket; 0 if nobody does."""
-    import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         try:

@@ -1,0 +1,32 @@
+"""A daemon a test, because each is killed in its own way, and the leak check around all of its life."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sysproc_client import Client
+from tests.e2e.daemon import RunningDaemon
+from tests.leaks import Scope, leak_check
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[RunningDaemon]:
+    """One set of directories for the module; the daemon in them is killed and started over and over."""
+    with RunningDaemon() as running, Client(running.endpoint) as client:
+        client.create(image="busybox").destroy()
+        yield running
+
+
+@pytest.fixture
+def nothing_is_left(daemon: RunningDaemon) -> Iterator[None]:
+    """After recovery the machine is as it was before the crash."""
+    scope = Scope(
+        directories=(daemon.directory,),
+        cgroup_roots=(daemon.cgroup_root,),
+        uid_claims=daemon.uid_claims,
+        ignored=("*/__pycache__*", "*.log", "*-wal", "*-shm", "*/templates/*", "*/crash-marker"),
+    )
+    if not daemon.alive():
+        daemon.start()
+    with leak_check(scope):
+        yield

@@ -1,0 +1,155 @@
+"""At every step of every verb: the daemon is killed, the launcher is killed, the step fails, the step is slow.
+
+    start with the failpoint armed -> one walk through all verbs, whatever fails -> kill -9, if it still runs
+    -> start without it -> record and kernel agree, what was acknowledged is there, everything can be destroyed
+    -> nothing is left
+
+A walk touches each verb, so each failpoint is met at least once; `test_the_walk_meets_every_failpoint` sees to that.
+"""
+
+import io
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from sysproc_client import Client, SysprocError
+from tests.crash.failpoints import all_failpoints
+from tests.e2e.daemon import RunningDaemon, wait_until
+
+FAILPOINTS = all_failpoints()
+# There the process sees the container's files only: it cannot touch ours. The other actions work.
+NO_FILES = {"inside.after_pivot"}
+
+
+def small_tar() -> io.BytesIO:
+    """An image that is quickly unpacked."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        entry = tarfile.TarInfo("file")
+        entry.size = 5
+        archive.addfile(entry, io.BytesIO(b"hello"))
+    made.seek(0)
+    return made
+
+
+@contextmanager
+def whatever_fails() -> Iterator[None]:
+    """The service may die or refuse here; what it has acknowledged counts, the rest does not."""
+    with suppress(SysprocError, OSError, ConnectionError):
+        yield
+
+
+def walk(endpoint: str, acknowledged: dict[str, str]) -> None:
+    """All verbs once. acknowledged: id and state of containers, as the service has said last."""
+    with Client(endpoint) as client:
+        with whatever_fails():
+            client.images.import_("small", small_tar())
+        with whatever_fails():
+            client.images.delete("small")
+        with whatever_fails():
+            top = client.create(name="top")
+            acknowledged[top.id] = "running"
+            child = client.create(parent=top, size="1100M")
+            acknowledged[child.id] = "running"
+            with whatever_fails():
+                top.run(["true"], timeout=20)
+            with whatever_fails():
+                top.update(pids=64)
+            for verb, state in (("freeze", "frozen"), ("thaw", "running"), ("stop", "stopped"), ("start", "running")):
+                acknowledged.pop(child.id, None)
+                getattr(child, verb)()
+                acknowledged[child.id] = state
+            doomed = client.create(parent=top)
+            acknowledged.pop(child.id, None)
+            child.destroy()
+            doomed.destroy()
+
+
+def check_agreement(client: Client, acknowledged: dict[str, str]) -> None:
+    """What was acknowledged is there in that state; what runs can be used; nothing hangs in between."""
+    found = {box.id: box for box in client.list()}
+    for container_id, state in acknowledged.items():
+        assert found[container_id].state == state
+    for box in found.values():
+        assert box.state in ("running", "stopped", "frozen")
+        if box.state == "running":
+            assert box.run(["true"], timeout=30).exit_code == 0
+
+
+def recover(daemon: RunningDaemon, acknowledged: dict[str, str]) -> None:
+    """kill -9, start again, look, destroy all."""
+    daemon.restart(environment={"SYSPROC_FAILPOINTS": ""})
+    with Client(daemon.endpoint) as client:
+        check_agreement(client, acknowledged)
+        for box in client.list():
+            if not box.parent_id:
+                box.destroy()
+        for image in client.images.list():
+            if image.name != "busybox":
+                client.images.delete(image.name)
+
+
+def armed(daemon: RunningDaemon, terms: str) -> None:
+    """Daemon and launcher anew, with these failpoints."""
+    if daemon.alive():
+        daemon.kill9()
+    daemon.kill_launcher()
+    daemon.start(environment={"SYSPROC_FAILPOINTS": terms}, wait=False)
+    with suppress(AssertionError):
+        wait_until(lambda: not daemon.alive() or answers(daemon), "it answers or has died", 20)
+
+
+def answers(daemon: RunningDaemon) -> bool:
+    """Whether the service can be called."""
+    try:
+        with Client(daemon.endpoint) as client:
+            client.whoami()
+    except SysprocError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("action", ["kill", "raise", "1*delay(0.3)"])
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_after_a_failure_at_any_step_nothing_is_left_or_lost(
+    daemon: RunningDaemon, nothing_is_left: None, failpoint: str, action: str
+) -> None:
+    acknowledged: dict[str, str] = {}
+    armed(daemon, f"{failpoint}={action}")
+    walk(daemon.endpoint, acknowledged)
+    recover(daemon, acknowledged)
+
+
+@pytest.mark.parametrize("failpoint", [name for name in FAILPOINTS if name not in NO_FILES])
+def test_after_the_launcher_dies_at_any_step_nothing_is_left_or_lost(
+    daemon: RunningDaemon, nothing_is_left: None, failpoint: str
+) -> None:
+    marker, acknowledged = daemon.directory / "crash-marker", dict[str, str]()
+    marker.unlink(missing_ok=True)
+    armed(daemon, f"{failpoint}=1*block({marker})")
+    walking = threading.Thread(target=walk, args=(daemon.endpoint, acknowledged))
+    walking.start()
+    while walking.is_alive() and not marker.exists():
+        time.sleep(0.005)
+    daemon.kill_launcher()
+    marker.unlink(missing_ok=True)
+    walking.join(120)
+    assert not walking.is_alive(), "the walk hangs"
+    recover(daemon, acknowledged)
+
+
+def test_the_walk_meets_every_failpoint(daemon: RunningDaemon, nothing_is_left: None, tmp_path: Path) -> None:
+    acknowledged: dict[str, str] = {}
+    names = [name for name in FAILPOINTS if name not in NO_FILES]
+    terms = ";".join(f"{name}=touch({tmp_path}/{name})" for name in names)
+    armed(daemon, terms)
+    walk(daemon.endpoint, acknowledged)
+    daemon.restart(environment={"SYSPROC_FAILPOINTS": terms})
+    recover(daemon, acknowledged)
+    assert sorted(set(names) - set(os.listdir(tmp_path))) == []
