@@ -55,6 +55,8 @@ class Call:
     @property
     def named(self) -> str:
         """What the request names, for the log."""
+        if self.answered:
+            return "answered before"
         return ",".join("host" if row is None else to_hex(row.id) for row in self.targets.values())
 
     def key(self, request: Message) -> RequestKey | None:

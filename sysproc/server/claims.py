@@ -41,11 +41,18 @@ def claimed(directory: Path, option: str) -> Iterator[None]:
         os.close(fd)
 
 
-def make_runtime_dir(path: Path) -> Path:
-    """Make the runtime directory, whose sockets others may reach, and its private part; returns the latter, empty."""
+def make_runtime_dir(path: Path) -> None:
+    """Make the runtime directory, whose sockets others may reach."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o755)
-    private = path / PRIVATE
+
+
+def emptied_private(runtime_dir: Path) -> Path:
+    """The part of the runtime directory that nobody else may enter, without what an earlier daemon has left.
+
+    Only for who has claimed the runtime directory.
+    """
+    private = runtime_dir / PRIVATE
     private.mkdir(mode=0o700, exist_ok=True)
     private.chmod(0o700)
     for left in private.iterdir():

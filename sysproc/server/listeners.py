@@ -42,9 +42,9 @@ class Keeper(Protocol):
 class HostListeners:
     """All listening sockets of the host, for one runtime directory."""
 
-    def __init__(self, keeper: Keeper, runtime_dir: Path, endpoints: Sequence[Endpoint], group: str) -> None:
+    def __init__(self, keeper: Keeper, runtime_dir: Path, endpoints: Sequence[Endpoint], gid: int | None) -> None:
         self._keeper, self._record, self._paths = keeper, runtime_dir / RECORD, [one.path for one in endpoints]
-        self._gid = gid_of(group)
+        self._gid = gid
         self._open: dict[Path, socket.socket] = {}
 
     async def open(self) -> list[socket.socket]:

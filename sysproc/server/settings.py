@@ -26,6 +26,7 @@ from sysproc.server.setting_values import (
     name_of_group,
     seconds,
     size_bytes,
+    text_of,
     whole,
 )
 
@@ -65,8 +66,8 @@ class Settings:
         "sysproc"
     )
     cgroup_root: Annotated[
-        Path | None,
-        Setting(absolute, "PATH", "Below which cgroup, in every hierarchy, containers are made. Default: found out."),
+        str | None,
+        Setting(text_of, "PATH", "Below which cgroup, in every hierarchy, containers are made. Default: found out."),
     ] = None
     uid_range: Annotated[
         UidRangeSetting,

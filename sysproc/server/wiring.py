@@ -29,7 +29,7 @@ from sysproc.isolation.uid_ranges import UidRanges
 from sysproc.once import TaskOwner
 from sysproc.server.access import AccessUndeclared, Served, served, stale_hosts
 from sysproc.server.call import Call
-from sysproc.server.claims import cgroup_tree, claimed, make_runtime_dir, root_directory
+from sysproc.server.claims import cgroup_tree, claimed, emptied_private, make_runtime_dir, root_directory
 from sysproc.server.container_service import ContainerService
 from sysproc.server.health import Health
 from sysproc.server.image_service import ImageService
@@ -71,8 +71,9 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     state_dir = StateDir(settings.state_dir)
     state_dir.make()
     stack.enter_context(state_dir.locked())
-    private = make_runtime_dir(settings.runtime_dir)
+    make_runtime_dir(settings.runtime_dir)
     stack.enter_context(claimed(settings.runtime_dir, "--runtime-dir"))
+    private_socket = emptied_private(settings.runtime_dir) / GRPC_SOCKET
     cgroups = cgroup_tree(settings)
     cgroups.prepare()
     stack.enter_context(claimed(root_directory(cgroups), "--cgroup-root"))
@@ -81,10 +82,12 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     launcher = Launcher(settings.runtime_dir, cgroups.launcher_procs)
     stack.push_async_callback(launcher.close)
     await launcher.connect()
-    peers = Peers(cgroups, gid_of(settings.group), cgroup_ids=cgroups.mode is not CgroupMode.LEGACY)
-    relay = Relay(private / GRPC_SOCKET, peers, connections_per_container=settings.connections_per_container)
+    gid = gid_of(settings.group)
+    peers = Peers(cgroups, gid, cgroup_ids=cgroups.mode is not CgroupMode.LEGACY)
+    relay = Relay(private_socket, peers, connections_per_container=settings.connections_per_container)
     host = make_host(settings, state_dir, database, launcher, cgroups, relay)
-    return make_parts(settings, host, relay, private / GRPC_SOCKET)
+    listeners = HostListeners(launcher, settings.runtime_dir, settings.endpoints, gid)
+    return make_parts(host, relay, listeners, private_socket)
 
 
 def make_host(
@@ -115,14 +118,13 @@ def make_host(
     )
 
 
-def make_parts(settings: Settings, host: Host, relay: Relay, private_socket: Path) -> Parts:
+def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socket: Path) -> Parts:
     """The verbs, the services on top of them, and what stands before these."""
     tasks = TaskOwner()
     containers = Containers(host, tasks)
     ours = our_services(host, containers)
     health = Health(descriptor.full_name for descriptor, _ in ours)
     table = list(all_served(ours, health))
-    listeners = HostListeners(host.launcher, settings.runtime_dir, settings.endpoints, settings.group)
     return Parts(
         host=host,
         tasks=tasks,
