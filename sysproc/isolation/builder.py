@@ -2,8 +2,8 @@
 
     launcher            B (its child, in the host's namespaces)                 I (B's child)
       fork ───────────▶ dies with the launcher; own mount namespace
-                        as the base uid: clone3 ──────────────────────────────▶ born; waits
-                        id maps; version 1 cgroups of I (beside the next two)
+                        as the base uid: clone3 ──────────────────────────────▶ born; joins version 1's cgroups; waits
+                        id maps
                         VSF -> loop -> detached mount, nodev
                         idmap; attach root, /dev, /run, /run/sysproc, /sys
                         GO + root ─────────────────────────────────────────────▶ mounts, pivot_root, …
@@ -22,7 +22,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -101,13 +101,11 @@ def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
     failpoint("build.after_clone")
     write_id_maps(born.pid, spec.uid_base, spec.uid_count)
     Path(f"/proc/{born.pid}/oom_score_adj").write_text("0")
-    with meanwhile(lambda: join_cgroups(spec, born.pid)):
-        root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
-        make_mount_points(root)
-        failpoint("build.after_root")
-        listener, dev = attach_all(order, root, born.pid)
-        failpoint("build.after_mounts")
-    failpoint("build.after_cgroups")
+    root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
+    make_mount_points(root)
+    failpoint("build.after_root")
+    listener, dev = attach_all(order, root, born.pid)
+    failpoint("build.after_mounts")
     send_with_fds(born.go, b"GO", [root])
     os.close(root)
     wait_for_end(born.go)
@@ -127,16 +125,17 @@ def bear(order: Order) -> Born:
     """I, born in the container's cgroup of version 2 where there is one."""
     spec = order.spec
 
-    def live(go: socket.socket) -> NoReturn:
-        become_init(spec, go, order.seccomp_filter, order.program_fd)
+    with opened_tasks(spec) as tasks, contextlib.ExitStack() as stack:
 
-    if spec.cgroups.v2 is None:
-        return bear_as(spec.uid_base, live)
-    cgroup = os.open(spec.cgroups.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+        def live(go: socket.socket) -> NoReturn:
+            join_cgroups(tasks)
+            become_init(spec, go, order.seccomp_filter, order.program_fd)
+
+        if spec.cgroups.v2 is None:
+            return bear_as(spec.uid_base, live)
+        cgroup = os.open(spec.cgroups.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, cgroup)
         return bear_as(spec.uid_base, live, cgroup)
-    finally:
-        os.close(cgroup)
 
 
 def bear_as(base: int, live: Callable[[socket.socket], NoReturn], cgroup_fd: int | None = None) -> Born:
@@ -174,45 +173,29 @@ def _live(go: socket.socket, live: Callable[[socket.socket], NoReturn]) -> NoRet
 
 
 @contextlib.contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do the work in a forked child beside the block: attaching on version 1 waits for an RCU grace period, 8 ms.
+def opened_tasks(spec: ContainerSpec) -> Iterator[list[tuple[str, int]]]:
+    """The `tasks` files of version 1, open: whoever writes into them acts with our permission."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for directory in spec.cgroups.v1.values():
+            path = f"{directory}/tasks"
+            found.append((path, os.open(path, os.O_WRONLY | os.O_CLOEXEC)))
+            stack.callback(os.close, found[-1][1])
+        yield found
 
-    The child's OSError is raised at the end of the block, unless that has failed itself.
+
+def join_cgroups(tasks: Sequence[tuple[str, int]]) -> None:
+    """I, still with one thread, puts itself into every hierarchy of version 1.
+
+    A single thread that moves itself needs no threadgroup lock (Linux 5.5), and so no RCU grace period of 8 ms,
+    which is what a write of its pid into `cgroup.procs` waits for.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        set_pdeathsig(signal.SIGKILL)
-        ours.close()
-        _tell_how(work, theirs)
-    theirs.close()
-    try:
-        yield
-        wait_for_end(ours)
-    finally:
-        ours.close()
-        os.waitpid(pid, 0)
-
-
-def _tell_how(work: Callable[[], None], to: socket.socket) -> NoReturn:
-    try:
-        work()
-    except OSError as failure:
-        to.send(failure_message(failure))
-    finally:
-        os._exit(0)
-
-
-def join_cgroups(spec: ContainerSpec, pid: int) -> None:
-    """Put I into every hierarchy of version 1."""
-    for directory in spec.cgroups.v1.values():
-        fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    for path, fd in tasks:
         try:
-            os.write(fd, str(pid).encode())
+            os.write(fd, b"0")
         except OSError as failure:
-            raise OSError(failure.errno, failure.strerror, f"attach to {directory}") from None
-        finally:
-            os.close(fd)
+            raise OSError(failure.errno, failure.strerror, f"attach to {path}") from None
+        os.close(fd)
 
 
 def attach_all(order: Order, root: int, init_pid: int) -> tuple[socket.socket, int]:

@@ -199,7 +199,7 @@ class StatePage:
         asked = self._slots[Slot.SIGNALS_ASKED]
         if asked - self._slots[Slot.SIGNALS_DONE] >= SIGNAL_RING:
             return False
-        self._slots[Slot.SIGNAL_RING + asked % SIGNAL_RING] = asked << 8 | number
+        self._slots[Slot.SIGNAL_RING + asked % SIGNAL_RING] = (asked + 1) << 8 | number
         self._slots[Slot.SIGNALS_ASKED] = asked + 1
         return True
 

@@ -18,36 +18,14 @@
 
 enum { STATUS_FD = 3, INIT_PIDFD = 4 };
 
-static size_t put_text(char *to, const char *text)
-{
-	size_t length = 0;
-
-	for (; text[length]; length++)
-		to[length] = text[length];
-	return length;
-}
-
-static size_t put_number(char *to, unsigned number)
-{
-	char digits[10];
-	size_t count = 0;
-
-	do
-		digits[count++] = (char)('0' + number % 10);
-	while (number /= 10);
-	for (size_t i = 0; i < count; i++)
-		to[i] = digits[count - 1 - i];
-	return count;
-}
-
 /* One write: a reader sees nothing or all of it. */
 static int write_status(const siginfo_t *end)
 {
-	char line[32];
-	size_t length = put_text(line, end->si_code == CLD_EXITED ? "exited " : "killed ");
+	char line[32], *at = add_text(line, end->si_code == CLD_EXITED ? "exited " : "killed ");
+	size_t length;
 
-	length += put_number(line + length, (unsigned)end->si_status);
-	line[length++] = '\n';
+	at = add_text(add_number(at, (unsigned)end->si_status), "\n");
+	length = (size_t)(at - line);
 	return pwrite(STATUS_FD, line, length, 0) == (ssize_t)length ? 0 : 1;
 }
 

@@ -20,6 +20,21 @@ void ignore_termination(void)
 		signal(signals[i], SIG_IGN);
 }
 
+char *add_text(char *to, const char *text)
+{
+	while (*text)
+		*to++ = *text++;
+	return to;
+}
+
+char *add_number(char *to, unsigned number)
+{
+	if (number >= 10)
+		to = add_number(to, number / 10);
+	*to++ = (char)('0' + number % 10);
+	return to;
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "init";
@@ -28,5 +43,7 @@ int main(int argc, char **argv)
 		return init_main();
 	if (!strcmp(mode, "keep"))
 		return keep_main();
+	if (!strcmp(mode, "exec"))
+		return exec_main();
 	return 2;
 }

@@ -19,13 +19,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+int main(int argc, char **argv);
 int init_main(void);
 int keep_main(void);
+int exec_main(void);
 
 /* Name of the process in ps and top, and nobody reads its memory: it holds fds of the host. */
 void hide_and_name(const char *name);
 
 /* Signals that an operator's terminal or a careless `kill` sends; what we guard has to go on. */
 void ignore_termination(void);
+
+/* Appends to a text that has room for it; both return the new end, which is not ended by NUL. */
+char *add_text(char *to, const char *text);
+char *add_number(char *to, unsigned number);
 
 #endif
