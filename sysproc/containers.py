@@ -86,6 +86,10 @@ class Containers:
             raise refused(to_hex(row.id), State(row.state), "used for starting processes")
         return running
 
+    def held(self, row: ContainerRow) -> RunningContainer | None:
+        """The fds of a container that runs or is frozen, or None."""
+        return self.life.held.get(row.id)
+
     # -- create, start, stop: the steps are in `sysproc.lifecycle`
 
     async def create(self, wanted: Wanted, request: RequestKey | None = None) -> ContainerRow:

@@ -6,6 +6,7 @@
       frozen       no keeper                          what is left is killed; stopped, with what the keeper wrote
     stopped        processes, cgroups, uid claims     killed, given back (a start that was cut off)
     destroying     anything or nothing                finished
+    any            an exec without a supervisor       removed, if it was never started (`sysproc.exec_files`)
     no row         a directory, cgroup or uid claim   removed
 
 Nothing else decides about leftovers: the verbs undo what they did themselves, or die and leave it to this.
@@ -15,6 +16,7 @@ import structlog
 
 from sysproc.bring_up import adopt, limits_of
 from sysproc.containers import Containers
+from sysproc.exec_files import remove_unstarted
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
@@ -51,6 +53,8 @@ class Recovery:
                 await self._undo_create(row, paths[row.id])
         for row in tops(rows):
             await self._finish_destroy(row)
+        for row in rows:
+            await to_end(remove_unstarted, self._host.state_dir.container(to_hex(row.id)).execs)
         await to_end(self._remove_strangers, {to_hex(row.id) for row in rows}, set(paths.values()))
 
     async def _adopt_or_settle(self, row: ContainerRow, path: Path) -> None:

@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from signal import SIGKILL
 from typing import Self
 
 STATE_BYTES = 4096
@@ -202,6 +203,21 @@ class StatePage:
         self._slots[Slot.SIGNAL_RING + asked % SIGNAL_RING] = (asked + 1) << 8 | number
         self._slots[Slot.SIGNALS_ASKED] = asked + 1
         return True
+
+    # -- in place of a supervisor that was killed
+
+    def end_killed(self, stdout_size: int, stderr_size: int, now_ns: int) -> None:
+        """The supervisor is gone, and with it the process (PR_SET_PDEATHSIG): write what it could not.
+
+        Only for a page whose file nobody has locked, or whose supervisor's pidfd says that it has ended.
+        """
+        if self.phase is not Phase.ENDED:
+            self._slots[Slot.EXIT_NUMBER] = SIGKILL
+            self._slots[Slot.EXIT_KIND] = ExitKind.SIGNAL
+            self._slots[Slot.ENDED_NS] = now_ns
+        self._slots[Slot.STDOUT_SIZE], self._slots[Slot.STDERR_SIZE] = stdout_size, stderr_size
+        self._slots[Slot.STDIN_BROKEN] = 1
+        self._slots[Slot.PHASE] = Phase.DONE
 
     def close(self) -> None:
         """Unmap; idempotent."""

@@ -79,6 +79,7 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         await parts.tasks.wait()
         await server.stop(None)
         await parts.relay.close()
+        parts.processes.close()
         parts.containers.life.held.close()
 
 

@@ -8,16 +8,21 @@ from nightos.sysproc.v1 import system_service_pb2 as pb
 from sysproc.containers import Containers
 from sysproc.server.call import Call
 from sysproc.server.convert import system as convert
+from sysproc.system import System
 
 
 class SystemService:
     """The servicer of SystemService."""
 
-    def __init__(self, containers: Containers) -> None:
-        self._containers = containers
+    def __init__(self, containers: Containers, system: System) -> None:
+        self._containers, self._system = containers, system
 
     async def WhoAmI(self, _: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
         """See the proto."""
         container_id = call.caller.container_id
         name = "" if container_id is None else (await self._containers.get(container_id)).name
         return convert.caller_to_proto(call.caller, name)
+
+    async def GetSystemInfo(self, _: pb.GetSystemInfoRequest, __: Call) -> pb.GetSystemInfoResponse:
+        """See the proto."""
+        return convert.info_to_proto(await self._system.info())

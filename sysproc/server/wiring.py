@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from nightos.sysproc.v1 import container_service_pb2, image_service_pb2, system_service_pb2
+from nightos.sysproc.v1 import container_service_pb2, image_service_pb2, process_service_pb2, system_service_pb2
 from sysproc.busybox_image import DEFAULT_PROGRAM
 from sysproc.containers import Containers
 from sysproc.errors import FailedPrecondition
@@ -27,6 +27,7 @@ from sysproc.isolation.cgroups import CgroupMode, CgroupTree
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.uid_ranges import UidRanges
 from sysproc.once import TaskOwner
+from sysproc.processes import Processes
 from sysproc.server.access import AccessUndeclared, Served, served, stale_hosts
 from sysproc.server.call import Call
 from sysproc.server.claims import cgroup_tree, claimed, emptied_private, make_runtime_dir, root_directory
@@ -36,12 +37,14 @@ from sysproc.server.image_service import ImageService
 from sysproc.server.interceptor import Interceptor
 from sysproc.server.listeners import HostListeners, gid_of
 from sysproc.server.peer import Peers
+from sysproc.server.process_service import ProcessService
 from sysproc.server.relay import Relay
 from sysproc.server.settings import Settings
 from sysproc.server.system_service import SystemService
 from sysproc.server.targets import Resolver
 from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
+from sysproc.system import System
 from sysproc.to_end import to_end
 
 log = structlog.get_logger()
@@ -59,6 +62,7 @@ class Parts:
     host: Host
     tasks: TaskOwner
     containers: Containers
+    processes: Processes
     relay: Relay
     listeners: HostListeners
     health: Health
@@ -122,13 +126,15 @@ def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socke
     """The verbs, the services on top of them, and what stands before these."""
     tasks = TaskOwner()
     containers = Containers(host, tasks)
-    ours = our_services(host, containers)
+    processes = Processes(host, tasks)
+    ours = our_services(host, containers, processes)
     health = Health(descriptor.full_name for descriptor, _ in ours)
     table = list(all_served(ours, health))
     return Parts(
         host=host,
         tasks=tasks,
         containers=containers,
+        processes=processes,
         relay=relay,
         listeners=listeners,
         health=health,
@@ -137,12 +143,17 @@ def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socke
     )
 
 
-def our_services(host: Host, containers: Containers) -> list[Service]:
+def our_services(host: Host, containers: Containers, processes: Processes) -> list[Service]:
     """The services of the API and what answers each."""
+    container = container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"]
+    process = process_service_pb2.DESCRIPTOR.services_by_name["ProcessService"]
+    image = image_service_pb2.DESCRIPTOR.services_by_name["ImageService"]
+    system = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"]
     return [
-        (container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"], ContainerService(containers)),
-        (image_service_pb2.DESCRIPTOR.services_by_name["ImageService"], ImageService(host.images)),
-        (system_service_pb2.DESCRIPTOR.services_by_name["SystemService"], SystemService(containers)),
+        (container, ContainerService(containers)),
+        (process, ProcessService(containers, processes)),
+        (image, ImageService(host.images)),
+        (system, SystemService(containers, System(host.cgroups, host.state_dir))),
     ]
 
 

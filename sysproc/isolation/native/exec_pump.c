@@ -299,17 +299,19 @@ static void signal_foreground(int number)
 
 static void send_signals(void)
 {
-	uint64_t asked = get(STATE_SIGNALS_ASKED), entry;
+	uint64_t asked = get(STATE_SIGNALS_ASKED), begin = job.signals, entry;
 
 	for (; job.signals < asked; put(STATE_SIGNALS_DONE, ++job.signals)) {
 		entry = get(STATE_SIGNAL_RING + job.signals % SIGNAL_RING);
 		if (entry >> 8 != job.signals + 1)
-			return;
+			break;
 		if (job.master >= 0)
 			signal_foreground((int)(entry & 255));
 		else
 			syscall(SYS_pidfd_send_signal, job.child, (int)(entry & 255), NULL, 0);
 	}
+	if (job.signals > begin)
+		eventfd_write(NEWS_FD, 1);
 }
 
 static void set_window(void)

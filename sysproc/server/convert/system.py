@@ -4,7 +4,17 @@ What is known about the kernel is gathered by `sysproc.system`; a caller is iden
 """
 
 from nightos.sysproc.v1 import system_service_pb2 as service
+from sysproc.isolation.cgroups import CgroupMode
+from sysproc.isolation.kernel_features import Finding
 from sysproc.server.peer import Caller
+from sysproc.system import SystemInfo
+
+API_VERSION = service.DESCRIPTOR.package
+CGROUP_MODES = {
+    CgroupMode.UNIFIED: service.CGROUP_MODE_UNIFIED,
+    CgroupMode.HYBRID: service.CGROUP_MODE_HYBRID,
+    CgroupMode.LEGACY: service.CGROUP_MODE_LEGACY,
+}
 
 
 def caller_to_proto(caller: Caller, container_name: str) -> service.WhoAmIResponse:
@@ -15,4 +25,30 @@ def caller_to_proto(caller: Caller, container_name: str) -> service.WhoAmIRespon
         pid=caller.pid,
         authority=caller.authority,
         container_name=container_name,
+    )
+
+
+def info_to_proto(info: SystemInfo) -> service.GetSystemInfoResponse:
+    """What this service and this kernel are."""
+    return service.GetSystemInfoResponse(
+        version=info.version,
+        api_version=API_VERSION,
+        kernel_release=info.kernel_release,
+        architecture=info.architecture,
+        cgroup_mode=CGROUP_MODES[info.cgroup_mode],
+        features=map(feature_to_proto, info.features),
+        python_version=info.python_version,
+        grpc_version=info.grpc_version,
+    )
+
+
+def feature_to_proto(finding: Finding) -> service.KernelFeature:
+    """One feature of the kernel."""
+    feature = finding.feature
+    return service.KernelFeature(
+        name=feature.name,
+        usable=finding.usable,
+        detail=finding.detail,
+        fallback=feature.fallback,
+        since=feature.since,
     )

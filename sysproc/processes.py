@@ -1,0 +1,163 @@
+"""The verbs of processes: start, attach, wait, list.
+
+    start    claim the id -> spec, files, locked state page -> supervisor (launcher) -> held
+    attach   held already, or from its files and, if it lives, its supervisor's fds
+
+A process belongs to its supervisor, which needs neither this daemon nor the launcher. The way in for
+`sysproc.server`; the parts are `sysproc.exec_files` (disk), `sysproc.exec_held` (one process), `sysproc.exec_handle`
+(one client). Nothing of gRPC belongs here, nor who may call what.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from sysproc.exec_events import ExecInfo, Exited
+from sysproc.exec_files import ExecFiles, prune
+from sysproc.exec_handle import ExecHandle, exited
+from sysproc.exec_held import Found, HeldExec, Line, found
+from sysproc.exec_list import list_execs
+from sysproc.exec_prepare import Prepared, WantedExec, asked_of, end_supervisor, prepare
+from sysproc.failpoints import failpoint
+from sysproc.host import Host
+from sysproc.ids import to_hex
+from sysproc.once import TaskOwner
+from sysproc.process_list import ProcessInfo, processes
+from sysproc.running import RunningContainer
+from sysproc.storage.vsf.clone import disk_full_as_domain_error
+from sysproc.to_end import to_end, undo_in_thread
+
+__all__ = ["Processes", "WantedExec"]
+
+# How many that have ended are kept of each container.
+KEPT = 64
+
+Key = tuple[int, str]
+
+
+class Processes:
+    """All exec'd processes of this daemon's containers; one instance, used from one event loop."""
+
+    def __init__(self, host: Host, tasks: TaskOwner) -> None:
+        self._host, self._tasks = host, tasks
+        self._held: dict[Key, HeldExec] = {}
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """Let go of all processes; they live on."""
+        for held in list(self._held.values()):
+            held.let_go()
+
+    # -- start
+
+    async def start(self, container: RunningContainer, wanted: WantedExec) -> ExecHandle:
+        """Start a process. Raises AlreadyExists (its id), ResourceExhausted (the disk), Unavailable."""
+        exec_id = wanted.exec_id or str(uuid.uuid4())
+        key = (container.id, exec_id)
+        started = self._tasks.start(self._start(container, key, wanted))
+        try:
+            return await asyncio.shield(started)
+        except asyncio.CancelledError:
+            started.add_done_callback(close_unwanted)
+            raise
+
+    async def _start(self, container: RunningContainer, key: Key, wanted: WantedExec) -> ExecHandle:
+        files = ExecFiles(container.exec_dir / key[1])
+        asked = asked_of(wanted)
+        async with self._lock(key), undo_in_thread() as undo:
+            with disk_full_as_domain_error(files.path):
+                await to_end(files.claim, asked)
+            undo.add("the directory of the process", files.remove)
+            failpoint("processes.start.after_claim")
+            with disk_full_as_domain_error(files.path):
+                prepared = await to_end(prepare, files, asked, container, wanted)
+            undo.add("its files", prepared.close)
+            failpoint("processes.start.after_files")
+            undo.add("what was started", end_supervisor, files, prepared.page)
+            undo.add("its lock", prepared.unlock)
+            line = await self._spawn(key, prepared, container)
+            undo.add("its pidfd", os.close, line.supervisor)
+            failpoint("processes.start.after_spawn")
+            undo.pop_all()
+            held = self._hold(key, HeldExec(Found(files, asked, prepared.opened, prepared.page, line)))
+            return ExecHandle(held, None, None)
+
+    async def _spawn(self, key: Key, prepared: Prepared, container: RunningContainer) -> Line:
+        name = f"sysproc: exec {to_hex(key[0])} {key[1]}"
+        supervisor = await self._host.launcher.spawn_exec([name, "exec"], prepared.fds(container.init_pidfd))
+        prepared.unlock()
+        return Line(supervisor.pidfd, prepared.wake, prepared.news)
+
+    def _hold(self, key: Key, held: HeldExec) -> HeldExec:
+        self._held[key] = held
+
+        def unused() -> None:
+            if self._held.get(key) is held:
+                del self._held[key]
+            self._tasks.start(to_end(prune, held.files.path.parent, KEPT))
+
+        held.on_unused = unused
+        return held
+
+    def _lock(self, key: Key) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    # -- attach, wait
+
+    async def attach(
+        self, container_id: int, exec_id: str, stdout_offset: int | None, stderr_offset: int | None
+    ) -> ExecHandle:
+        """See and feed a process that was started before. Raises NotFound, OutOfRange."""
+        with await self._use(container_id, exec_id) as held:
+            return ExecHandle(held, stdout_offset, stderr_offset)
+
+    async def wait(self, container_id: int, exec_id: str) -> Exited:
+        """Wait until it has ended. Raises NotFound."""
+        with await self._use(container_id, exec_id) as held:
+            await held.until(lambda: False)
+            end = exited(held.page, held.asked)
+        if end is None:
+            raise LookupError(f"{exec_id} is waited for no more, and has not ended")
+        return end
+
+    async def _use(self, container_id: int, exec_id: str) -> AbstractContextManager[HeldExec]:
+        key = (container_id, exec_id)
+        async with self._lock(key):
+            held = self._held.get(key)
+            if held is None:
+                files = ExecFiles(self._exec_dir(container_id) / exec_id)
+                held = self._hold(key, HeldExec(await to_end(found, files)))
+            held.acquire()
+        return released(held)
+
+    def _exec_dir(self, container_id: int) -> Path:
+        return self._host.state_dir.container(to_hex(container_id)).execs
+
+    # -- lists
+
+    async def list(self, container_id: int) -> Sequence[ExecInfo]:
+        """All that run and the newest that have ended, oldest first."""
+        return await to_end(list_execs, self._exec_dir(container_id))
+
+    async def processes(self, container: RunningContainer) -> Sequence[ProcessInfo]:
+        """Every process of the container itself, by pid."""
+        return await to_end(lambda: processes(container.cgroup.pids(), container.uid_base))
+
+
+def close_unwanted(started: "asyncio.Future[ExecHandle]") -> None:
+    """Whoever asked has gone meanwhile; the process lives, and can be attached to."""
+    if not started.cancelled() and started.exception() is None:
+        started.result().close()
+
+
+@contextmanager
+def released(held: HeldExec) -> Iterator[HeldExec]:
+    """Release at the end what was acquired before."""
+    try:
+        yield held
+    finally:
+        held.release()
