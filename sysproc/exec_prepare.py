@@ -93,7 +93,8 @@ def prepare(files: ExecFiles, asked: Asked, container: RunningContainer, wanted:
         undo.add("an eventfd", os.close, news)
         state = files.make_state()
         undo.add("the state file", os.close, state)
-        page = StatePage(state)
+        # Opened again: a mapping keeps its file description, and that one is locked.
+        page = StatePage.open(files.path / "state")
         undo.pop_all()
     return Prepared(opened, page, state, spec, wake, news)
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -191,8 +192,8 @@ class Launcher:
 
     def _exec(self, _: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
         """posix_spawn (by vfork) the C program; the fds come from above, so that no number is taken twice."""
-        high = [fcntl.fcntl(fds.take(), fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for _ in message["numbers"]]
-        try:
+        with ExitStack() as stack:
+            high = [above(fds.take(), stack) for _ in message["numbers"]]
             actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, message["numbers"], strict=True)]
             pid = os.posix_spawn(
                 f"/proc/self/fd/{self._program}",
@@ -203,9 +204,6 @@ class Launcher:
                 setsigmask=(),
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
             )
-        finally:
-            for fd in high:
-                os.close(fd)
         return {"pid": pid}, [os.pidfd_open(pid)]
 
     def _kill(self, connection: Connection, message: Message, _: FdSet) -> tuple[Message, list[int]]:
@@ -245,6 +243,16 @@ def run_child(lifeline: int, work: Callable[[], NoReturn]) -> NoReturn:
         os._exit(1)
 
 
+def above(fd: int, stack: ExitStack) -> int:
+    """Move an fd out of the way of the numbers that a spawned program gets; closed with the stack."""
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+    finally:
+        os.close(fd)
+    stack.callback(os.close, high)
+    return high
+
+
 def sealed_copy(path: Path) -> int:
     """The C program in memory, unchangeable: what a container's root sees as /proc/1/exe is no file of the host."""
     memory = os.memfd_create("sysproc-native", _MFD_FLAGS)
@@ -252,7 +260,7 @@ def sealed_copy(path: Path) -> int:
     fcntl.fcntl(memory, _F_ADD_SEALS, _ALL_SEALS)
     read_only = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)  # a writable fd makes execve ETXTBSY
     os.close(memory)
-    return read_only
+    return above(read_only, ExitStack())  # kept for good: the stack is never closed
 
 
 def wake_on_child_exit() -> int:
