@@ -179,7 +179,7 @@ def inside(box: Container, script: str) -> str:
 def test_the_container_has_its_names_and_its_loopback(client: Client) -> None:
     box = client.create(name="web", hostname="front")
     assert inside(box, "hostname").strip() == "front"
-    assert "127.0.0.1" in inside(box, "ping -c1 -w5 front || cat /etc/hosts")
+    assert "64 bytes from 127.0." in inside(box, "ping -c1 -w5 front")
     assert "LOOPBACK,UP" in inside(box, "ip link show lo")
     assert "container=sysproc" in inside(box, "env")
 

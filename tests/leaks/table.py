@@ -60,8 +60,10 @@ def cgroups(scope: Scope) -> Iterator[str]:
 
 
 def processes(scope: Scope) -> Iterator[str]:
-    """Processes of ours: daemons, launchers, keepers, supervisors, what runs in containers."""
-    return (f"{process} (started at tick {process.start})" for process in our_processes(scope))
+    """Processes of ours: keepers, supervisors, what runs in containers; those that are watched may be new ones."""
+    watched = set(scope.watched().values())
+    found = (process for process in our_processes(scope) if process.pid not in watched)
+    return (f"{process} (started at tick {process.start})" for process in found)
 
 
 def namespaces(scope: Scope) -> Iterator[str]:
@@ -79,9 +81,13 @@ def own_fds(_: Scope) -> Iterator[str]:
 
 
 def watched_fds(scope: Scope) -> Iterator[str]:
-    """What the watched processes have open, counted by kind: numbers and inodes change when one restarts."""
+    """What the watched processes have open, counted by kind: numbers and inodes change when one restarts.
+
+    Connections of the database are left out: they are pooled, and made as many are needed at once.
+    """
     for role, pid in scope.watched().items():
-        kinds = Counter(re.sub(r":\[\d+\]", "", target) for _, target in links(pid, "fd"))
+        targets = (target for _, target in links(pid, "fd") if "/sysproc.db" not in target)
+        kinds = Counter(re.sub(r":\[\d+\]", "", target) for target in targets)
         for kind, count in kinds.items():
             yield from (f"{role}: {kind}, number {number}" for number in range(1, count + 1))
 

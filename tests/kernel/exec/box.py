@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -46,7 +47,7 @@ def populate(root: Path, base: int) -> None:
         (root / directory).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     shutil.copy(program_path(), root / "bin/static")
-    for applet in os.popen("/bin/busybox --list").read().split():
+    for applet in subprocess.check_output(["/bin/busybox", "--list"], text=True).split():
         if not (root / "bin" / applet).exists():
             (root / "bin" / applet).symlink_to("busybox")
     for name, text in FILES.items():

@@ -107,6 +107,13 @@ class Client:
         request = service.GetContainerRequest(container=reference(ref))
         return Container(self, self._call(self._containers.GetContainer, request).container)
 
+    def at(self, ref: str) -> Container:
+        """The container of this name or id without asking for it: only good for starting processes in it.
+
+        What does not exist is NotFound then.
+        """
+        return Container(self, pb.Container(), reference(ref))
+
     def path(self, ref: str) -> str:
         """The path of names of a container."""
         request = service.GetContainerRequest(container=reference(ref))

@@ -26,8 +26,9 @@ STATES = {number: name.removeprefix("CONTAINER_STATE_").lower() for name, number
 class Container:
     """One container, as it was when it was last read; `refresh` reads again."""
 
-    def __init__(self, client: "Client", message: pb.Container) -> None:
+    def __init__(self, client: "Client", message: pb.Container, ref: ContainerRef | None = None) -> None:
         self._client, self.message = client, message
+        self._ref = ref
 
     def __repr__(self) -> str:
         return f"<Container {self.id} {self.name or '-'} {self.state}>"
@@ -62,7 +63,7 @@ class Container:
     @property
     def ref(self) -> ContainerRef:
         """How requests name it."""
-        return ContainerRef(id=self.message.id)
+        return self._ref or ContainerRef(id=self.message.id)
 
     # -- processes in it
 

@@ -23,8 +23,10 @@ from nightos.sysproc.v1.process_service_pb2 import ExecRequest, ExecResponse, Wi
 STDIN_CHUNK = 64 * 1024
 # So much input may be on its way before the service has accepted it; more waits in the caller.
 STDIN_WINDOW = 1024 * 1024
-# After so much output the service is told what it may forget.
+# After so much output at the latest the service is told what it may forget.
 RECEIVED_EVERY = 256 * 1024
+# After which part of the service's bound it has to be told, so that the process never waits for that.
+BOUND_PART = 4
 
 
 class State(Enum):
@@ -63,6 +65,7 @@ class ExecMachine:
     ended: Ended | None = None
     _reached: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
     _acknowledged: int = 0
+    _received_every: int = RECEIVED_EVERY
     _input: bytearray = field(default_factory=bytearray)
     _input_base: int = 0
     _input_sent: int = 0
@@ -113,7 +116,7 @@ class ExecMachine:
 
     def _received(self) -> Iterator[ExecRequest]:
         total = sum(self._reached.values())
-        if total - self._acknowledged >= RECEIVED_EVERY:
+        if total - self._acknowledged >= self._received_every:
             self._acknowledged = total
             offsets = ExecRequest.Received(stdout_offset=self._reached["stdout"], stderr_offset=self._reached["stderr"])
             yield ExecRequest(received=offsets)
@@ -161,6 +164,8 @@ class ExecMachine:
 
     def _started(self, started: ExecResponse.Started) -> None:
         self.state = State.RUNNING
+        if started.spool_bytes:
+            self._received_every = min(RECEIVED_EVERY, started.spool_bytes // BOUND_PART)
         self._accepted(started.stdin_offset)
         self._input_sent = max(self._input_base, started.stdin_offset)
 

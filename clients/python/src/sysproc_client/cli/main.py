@@ -104,9 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     failed = OWN_FAILURE if runs_command(given) else 1
     try:
-        cli.main(given, prog_name="sysproc", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        leave(done.exit_code)
+        # Without standalone mode an Exit comes back as its code.
+        code = cli.main(given, prog_name="sysproc", standalone_mode=False)
     except click.Abort:
         leave(130)
     except click.UsageError as error:
@@ -117,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         leave(141)
     except Exception as error:
         leave(tell(error, failed))
-    leave(0)
+    leave(code if isinstance(code, int) else 0)
 
 
 def runs_command(given: Sequence[str]) -> bool:

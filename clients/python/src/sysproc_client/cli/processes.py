@@ -46,7 +46,7 @@ def exec_command(context: click.Context, /, ref: str, command: Sequence[str], us
     from sysproc_client.cli.session import run_process
 
     with context.obj.connect() as client:
-        context.exit(run_process(client.get(ref), command, user=user_of(user), **how))
+        context.exit(run_process(client.at(ref), command, user=user_of(user), **how))
 
 
 @click.command("run")
