@@ -63,8 +63,7 @@ def idle(client: Client, daemon_pid: int, launcher_pid: int, count: int) -> Idle
     """Create so many, leave them idle, and look."""
     slab_before, rss_before = slab_kib(), rss_mib(daemon_pid)
     boxes, times = [], []
-    for _ in range(count):
-        times.append(timed_ms(lambda: boxes.append(client.create(image="busybox"))))
+    times.extend(timed_ms(lambda: boxes.append(client.create(image="busybox"))) for _ in range(count))
     try:
         pids = _inits_and_keepers(boxes, launcher_pid)
         return Idle(

@@ -5,7 +5,7 @@
 
 Slots of 64 bits, each written by one side only: the supervisor's from 0 on, the daemon's from 64 on. Whoever writes
 pokes the other's eventfd afterwards. The other side is `exec.h` in `sysproc.isolation.native`; what is written into
-the files beside it, and who waits for what, is in `sysproc.isolation.spool` and `sysproc.exec_live`.
+the files beside it, and who waits for what, is in `sysproc.isolation.spool` and `sysproc.exec_held`.
 """
 
 import mmap

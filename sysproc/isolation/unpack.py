@@ -68,7 +68,7 @@ def opened(fd: int) -> Iterator[tarfile.TarFile]:
     """The archive as a stream; what follows its end is read too, so that the sender never meets a closed pipe."""
     with open(fd, "rb", buffering=COPY_BYTES) as raw:
         magic = raw.peek(2)[:2] if isinstance(raw, io.BufferedReader) else b""
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if magic == _GZIP_MAGIC else raw  # type: ignore[assignment]
+        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if magic == _GZIP_MAGIC else raw  # type: ignore[assignment]  # reads alike
         with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
             yield archive
         while stream.read(COPY_BYTES):

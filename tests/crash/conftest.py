@@ -24,6 +24,7 @@ def nothing_is_left(daemon: RunningDaemon) -> Iterator[None]:
         directories=(daemon.directory,),
         cgroup_roots=(daemon.cgroup_root,),
         uid_claims=daemon.uid_claims,
+        watched=lambda: {"sysprocd": daemon.pid, "launcher": daemon.launcher_pid},
         ignored=("*/__pycache__*", "*.log", "*-wal", "*-shm", "*/templates/*", "*/crash-marker"),
     )
     if not daemon.alive():

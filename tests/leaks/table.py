@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tests.leaks.proc import links, our_processes
+from tests.leaks.proc import Process, links, our_processes
 from tests.leaks.scope import Scope
 
 Getter = Callable[[Scope], Iterable[str]]
@@ -59,17 +59,21 @@ def cgroups(scope: Scope) -> Iterator[str]:
                 yield directory
 
 
+def unwatched(scope: Scope) -> Iterator[Process]:
+    """Processes of ours without daemon and launcher, which may have been replaced by new ones."""
+    watched = set(scope.watched().values())
+    return (process for process in our_processes(scope) if process.pid not in watched)
+
+
 def processes(scope: Scope) -> Iterator[str]:
     """Processes of ours: keepers, supervisors, what runs in containers; those that are watched may be new ones."""
-    watched = set(scope.watched().values())
-    found = (process for process in our_processes(scope) if process.pid not in watched)
-    return (f"{process} (started at tick {process.start})" for process in found)
+    return (f"{process} (started at tick {process.start})" for process in unwatched(scope))
 
 
 def namespaces(scope: Scope) -> Iterator[str]:
     """Namespaces other than the tests' own that a process of ours is in, or that the tests hold by an fd."""
     own = {target for _, target in links(os.getpid(), "ns")}
-    for process in our_processes(scope):
+    for process in unwatched(scope):
         yield from (target for _, target in links(process.pid, "ns") if target not in own)
     kinds = ("mnt:[", "user:[", "net:[", "pid:[", "ipc:[", "uts:[", "cgroup:[")
     yield from (target for _, target in links(os.getpid(), "fd") if target.startswith(kinds))

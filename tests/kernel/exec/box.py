@@ -102,7 +102,8 @@ def main(base: int) -> None:
     theirs.close()
     ours.send(b"G")
     ours.recv(1)  # ends at execve
-    print(pid, flush=True)
+    sys.stdout.write(f"{pid}\n")
+    sys.stdout.flush()
     sys.stdin.read()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -51,7 +51,11 @@ _CREATION = (
     click.option("--env", multiple=True, callback=pairs, metavar="K=V", help="Of all its processes; repeatable."),
     click.option("--label", "labels", multiple=True, callback=pairs, metavar="K=V", help="Repeatable."),
     click.option(
-        "--profile", type=click.Choice(["default", "strict", "open"]), default="default", show_default=True, help="System calls allowed."
+        "--profile",
+        type=click.Choice(["default", "strict", "open"]),
+        default="default",
+        show_default=True,
+        help="System calls allowed.",
     ),
 )
 
