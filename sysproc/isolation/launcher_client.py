@@ -119,9 +119,7 @@ class Launcher:
             raise not_started(self._runtime_dir, "it ended at once")
 
     async def _replace_if_outdated(self) -> None:
-        hello, _ = await self._ask(protocol.HELLO)
-        self.pid = hello["pid"]
-        if hello["digest"] == code_digest(program_path()):
+        if await self._greet() == code_digest(program_path()):
             return
         kept = await self._withdraw_all()
         self._gone.clear()
@@ -129,19 +127,30 @@ class Launcher:
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._gone.wait()
         await self._start()
-        hello, _ = await self._ask(protocol.HELLO)
-        self.pid = hello["pid"]
+        if await self._greet() is None:
+            raise not_started(self._runtime_dir, "it answers with errors only")
         for name, fd in kept.items():
             await self._ask(protocol.DEPOSIT, {"name": name}, [fd])
             os.close(fd)
 
+    async def _greet(self) -> str | None:
+        """The digest of what it runs, or None if it does not answer as it should."""
+        try:
+            hello, _ = await self._ask(protocol.HELLO)
+        except ChildFailed:
+            return None
+        self.pid = hello["pid"]
+        digest: str = hello["digest"]
+        return digest
+
     async def _withdraw_all(self) -> dict[str, int]:
-        names = (await self._ask(protocol.HELLO))[0].get("deposited", [])
+        """The listening sockets that it keeps; one that does not answer as it should keeps none that we get."""
         kept: dict[str, int] = {}
-        for name in names:
-            _, fds = await self._ask(protocol.WITHDRAW, {"name": name})
-            if len(fds):
-                kept[name] = fds.take()
+        with suppress(ChildFailed):
+            for name in (await self._ask(protocol.HELLO))[0].get("deposited", []):
+                _, fds = await self._ask(protocol.WITHDRAW, {"name": name})
+                if len(fds):
+                    kept[name] = fds.take()
         return kept
 
     def _readable(self) -> None:

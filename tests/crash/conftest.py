@@ -1,6 +1,7 @@
 """A daemon a test, because each is killed in its own way, and the leak check around all of its life."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,18 @@ def daemon() -> Iterator[RunningDaemon]:
 
 
 @pytest.fixture
+def markers(daemon: RunningDaemon) -> Path:
+    """A directory in which also what has left the host's users can make files."""
+    directory = daemon.directory / "markers"
+    directory.mkdir(exist_ok=True)
+    daemon.directory.chmod(0o711)
+    directory.chmod(0o777)
+    for file in directory.iterdir():
+        file.unlink()
+    return directory
+
+
+@pytest.fixture
 def nothing_is_left(daemon: RunningDaemon) -> Iterator[None]:
     """After recovery the machine is as it was before the crash."""
     scope = Scope(
@@ -25,7 +38,7 @@ def nothing_is_left(daemon: RunningDaemon) -> Iterator[None]:
         cgroup_roots=(daemon.cgroup_root,),
         uid_claims=daemon.uid_claims,
         watched=lambda: {"sysprocd": daemon.pid, "launcher": daemon.launcher_pid},
-        ignored=("*/__pycache__*", "*.log", "*-wal", "*-shm", "*/templates/*", "*/crash-marker"),
+        ignored=("*/__pycache__*", "*.log", "*-wal", "*-shm", "*/templates/*", "*/markers*"),
     )
     if not daemon.alive():
         daemon.start()

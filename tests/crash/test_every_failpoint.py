@@ -128,10 +128,9 @@ def test_after_a_failure_at_any_step_nothing_is_left_or_lost(
 
 @pytest.mark.parametrize("failpoint", [name for name in FAILPOINTS if name not in NO_FILES])
 def test_after_the_launcher_dies_at_any_step_nothing_is_left_or_lost(
-    daemon: RunningDaemon, nothing_is_left: None, failpoint: str
+    daemon: RunningDaemon, nothing_is_left: None, markers: Path, failpoint: str
 ) -> None:
-    marker, acknowledged = daemon.directory / "crash-marker", dict[str, str]()
-    marker.unlink(missing_ok=True)
+    marker, acknowledged = markers / "here", dict[str, str]()
     armed(daemon, f"{failpoint}=1*block({marker})")
     walking = threading.Thread(target=walk, args=(daemon.endpoint, acknowledged))
     walking.start()
@@ -144,12 +143,12 @@ def test_after_the_launcher_dies_at_any_step_nothing_is_left_or_lost(
     recover(daemon, acknowledged)
 
 
-def test_the_walk_meets_every_failpoint(daemon: RunningDaemon, nothing_is_left: None, tmp_path: Path) -> None:
+def test_the_walk_meets_every_failpoint(daemon: RunningDaemon, nothing_is_left: None, markers: Path) -> None:
     acknowledged: dict[str, str] = {}
     names = [name for name in FAILPOINTS if name not in NO_FILES]
-    terms = ";".join(f"{name}=touch({tmp_path}/{name})" for name in names)
+    terms = ";".join(f"{name}=touch({markers}/{name})" for name in names)
     armed(daemon, terms)
     walk(daemon.endpoint, acknowledged)
     daemon.restart(environment={"SYSPROC_FAILPOINTS": terms})
     recover(daemon, acknowledged)
-    assert sorted(set(names) - set(os.listdir(tmp_path))) == []
+    assert sorted(set(names) - set(os.listdir(markers))) == []
