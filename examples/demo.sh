@@ -12,7 +12,7 @@ say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
 
 # Show a command as one would type it, then run it.
 try() {
-    printf '%s$ %s%s\n' "$bold" "$*" "$plain"
+    printf '%s$%s%s\n' "$bold" "$(printf ' %s' "${@@Q}")" "$plain"
     "$@" || printf '(exit code %s)\n' $?
 }
 

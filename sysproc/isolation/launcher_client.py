@@ -122,10 +122,7 @@ class Launcher:
         if await self._greet() == code_digest(program_path()):
             return
         kept = await self._withdraw_all()
-        self._gone.clear()
-        self._send({"op": protocol.QUIT, "n": 0}, ())
-        async with asyncio.timeout(START_TIMEOUT_S):
-            await self._gone.wait()
+        await self.quit()
         await self._start()
         if await self._greet() is None:
             raise not_started(self._runtime_dir, "it answers with errors only")
@@ -192,6 +189,15 @@ class Launcher:
         """Let go of the launcher; it goes on."""
         self._closed = True
         self._disconnect()
+
+    async def quit(self) -> None:
+        """End the launcher, and with it what it keeps. Raises TimeoutError if it does not end."""
+        if self._sock is None:
+            return
+        self._gone.clear()
+        self._send({"op": protocol.QUIT, "n": 0}, ())
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await self._gone.wait()
 
     # -- asking
 

@@ -3,9 +3,11 @@
     start   build ▸ grpcio on its private socket ▸ recovery ▸ listen ▸ accept ▸ SERVING, READY=1
     SIGTERM STOPPING=1, NOT_SERVING ▸ accept no more ▸ watches end (UNAVAILABLE) ▸ other calls have their grace
             ▸ verbs under way are waited for ▸ connections, database, claims are let go
+            no container runs ▸ the launcher ends too, its cgroups are removed
     kill -9 the next start finds what is left (`sysproc.recovery`)
 
-Containers, their processes and the launcher live on in each case. What it is made of is in `sysproc.server.wiring`.
+Containers and their processes live on in each case, and with them the launcher. What it is made of is in
+`sysproc.server.wiring`.
 """
 
 import asyncio
@@ -19,12 +21,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 import structlog
 
-from sysproc.errors import FailedPrecondition
+from sysproc.errors import FailedPrecondition, SysprocError
 from sysproc.recovery import Recovery
 from sysproc.server import wiring
 from sysproc.server.notify import Notifier
 from sysproc.server.settings import Settings
 from sysproc.server.wiring import Parts
+from sysproc.to_end import to_end
 
 log = structlog.get_logger()
 
@@ -79,8 +82,21 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         await parts.tasks.wait()
         await server.stop(None)
         await parts.relay.close()
+        await end_if_idle(parts)
         parts.processes.close()
         parts.containers.life.held.close()
+
+
+async def end_if_idle(parts: Parts) -> None:
+    """Where no container runs, nothing has to outlive this daemon: the launcher ends, the cgroups go."""
+    if len(parts.containers.life.held) > 0:
+        return
+    parts.host.launcher.on_lost = lambda: None
+    try:
+        await parts.host.launcher.quit()
+        await to_end(parts.host.cgroups.remove_when_empty)
+    except (OSError, SysprocError) as why:
+        log.warning("launcher or cgroups are left", error=str(why))
 
 
 def leave_listeners(parts: Parts) -> None:

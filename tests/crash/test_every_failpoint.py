@@ -63,7 +63,7 @@ def walk(endpoint: str, acknowledged: dict[str, str]) -> None:
                 top.update(pids=64)
             for verb, state in (("freeze", "frozen"), ("thaw", "running"), ("stop", "stopped"), ("start", "running")):
                 acknowledged.pop(child.id, None)
-                getattr(child, verb)()
+                child.stop(grace=0) if verb == "stop" else getattr(child, verb)()
                 acknowledged[child.id] = state
             doomed = client.create(parent=top)
             acknowledged.pop(child.id, None)

@@ -7,6 +7,7 @@ What one container's part can do is in `sysproc.isolation.cgroups.group`; which 
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
@@ -30,7 +31,7 @@ from sysproc.isolation.cgroups.root import default_root, normalized
 from sysproc.isolation.cgroups.steering import steering_for
 from sysproc.undo import Undo
 
-_WARM_UP = "warm-up"
+END_TIMEOUT_S, _PAUSE_S = 5.0, 0.01
 
 
 class CgroupTree:
@@ -77,7 +78,6 @@ class CgroupTree:
             for one in self._means.controllers:
                 one.controller.prepare(one.directory(self._place))
             self._make_inner(self._place.child(LAUNCHER))
-            self._make_warm_up()
 
     def _make_path_to_root(self) -> None:
         steps = self.root.split("/")
@@ -195,39 +195,18 @@ class CgroupTree:
         hierarchy = "" if self.hierarchies.v2 is not None else self.hierarchies.v1[0].name
         return container_of_path(path_in_proc_cgroup(text, hierarchy), self.root)
 
-    # -- warming up
-
-    def _make_warm_up(self) -> None:
-        """A group of the cpuset hierarchy without processors, which lets nobody in.
-
-        With the mount option cpuset_v2_mode it would: then there is no warming up.
-        """
-        directory = self._warm_up_directory()
-        if directory is not None and make_directory(directory):
-            write(f"{directory}/cpuset.cpus", "\n")
-            if read(f"{directory}/cpuset.effective_cpus"):
-                os.rmdir(directory)
-
-    def _warm_up_directory(self) -> str | None:
-        cpuset = self._means.bound("cpuset")
-        return None if cpuset is None else f"{cpuset.directory(self._place)}/{_WARM_UP}"
-
-    def warm_up(self) -> None:
-        """Let an attach in the next 20 ms be quick: the first one waits for an RCU grace period, some 8 ms.
-
-        This process asks to be put into a group that refuses it (ENOSPC); the kernel has taken its lock by then, and
-        nothing has moved. Nothing to do on version 2, where processes are born into their group.
-        """
-        directory = self._warm_up_directory()
-        if directory is None:
-            return
-        try:
-            write(f"{directory}/cgroup.procs", 0)
-        except OSError as failure:
-            if failure.errno not in (errno.ENOSPC, errno.ENOENT):
-                raise
-
     # -- the end
+
+    def remove_when_empty(self, timeout_s: float = END_TIMEOUT_S) -> None:
+        """remove(), once the last process has left: who ends closes its fds a little earlier. Blocks."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.remove()
+            except OSError as failure:
+                if failure.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE_S)
 
     def remove(self) -> None:
         """Remove root and launcher's leaf, when no container is left and the launcher has ended; idempotent.
@@ -235,9 +214,6 @@ class CgroupTree:
         A root that holds this very process stays. OSError(EBUSY): somebody is in it. For tests and uninstalling.
         """
         with self._means.structure:
-            directory = self._warm_up_directory()
-            if directory is not None and os.path.isdir(directory):
-                os.rmdir(directory)
             self._place.child(LAUNCHER).remove()
             if DAEMON not in self._place.children():
                 self._place.remove()

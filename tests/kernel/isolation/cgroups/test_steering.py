@@ -10,7 +10,6 @@ import pytest
 
 from sysproc.errors import NotFound
 from sysproc.isolation.cgroups import CgroupTree, Limits
-from sysproc.isolation.cgroups.hierarchies import Hierarchies
 from tests.kernel.isolation.cgroups.conftest import A, B, C, Processes
 
 pytestmark = pytest.mark.vm
@@ -191,35 +190,6 @@ def test_waiting_ends_when_the_last_one_ends(tree: CgroupTree, processes: Proces
     assert not group.populated
     os.close(ready)
     os.close(go)
-
-
-def test_warming_up_moves_nobody(tree: CgroupTree) -> None:
-    with open("/proc/self/cgroup") as file:
-        before = file.read()
-    tree.warm_up()
-    with open("/proc/self/cgroup") as file:
-        assert file.read() == before
-
-
-@pytest.mark.timing
-def test_after_warming_up_an_attach_does_not_wait(
-    tree: CgroupTree, processes: Processes, hierarchies: Hierarchies
-) -> None:
-    if hierarchies.v1_with("cpuset") is None:
-        pytest.skip("processes are born into their group of version 2")
-    group, other = tree.create([A], Limits()), tree.create([B], Limits())
-    pid = processes.start(group)
-    quickest = min(timed_move(tree, pid, where) for where in (other.procs_dirs.v1, group.procs_dirs.v1) for _ in "123")
-    assert quickest < 0.003
-
-
-def timed_move(tree: CgroupTree, pid: int, directories: object) -> float:
-    assert isinstance(directories, dict)
-    tree.warm_up()
-    begin = time.perf_counter()
-    with open(f"{directories['cpuset']}/cgroup.procs", "w") as file:
-        file.write(str(pid))
-    return time.perf_counter() - begin
 
 
 def test_paths_of_three_levels(tree: CgroupTree, processes: Processes) -> None:
