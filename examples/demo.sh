@@ -10,9 +10,16 @@ daemon=
 
 say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
 
-# Show a command as one would type it, then run it.
+# The words as one would type them.
+shown() {
+    for word; do
+        if [[ $word =~ [^[:alnum:]./_:=%-] ]]; then printf " '%s'" "$word"; else printf ' %s' "$word"; fi
+    done
+}
+
+# Show a command, then run it.
 try() {
-    printf '%s$%s%s\n' "$bold" "$(printf ' %s' "${@@Q}")" "$plain"
+    printf '%s$%s%s\n' "$bold" "$(shown "$@")" "$plain"
     "$@" || printf '(exit code %s)\n' $?
 }
 
