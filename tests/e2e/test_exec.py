@@ -9,6 +9,8 @@ import pytest
 from sysproc_client import Client, Container, InvalidArgument, NotFound, TimedOut
 from tests.e2e.daemon import RunningDaemon, wait_until
 
+pytestmark = pytest.mark.vm
+
 
 @pytest.fixture
 def box(client: Client) -> Container:

@@ -7,6 +7,8 @@ import pytest
 from sysproc_client import AlreadyExists, Client, Container, FailedPrecondition, InvalidArgument, NotFound
 from tests.e2e.daemon import RunningDaemon, wait_until
 
+pytestmark = pytest.mark.vm
+
 
 def test_a_container_runs_is_found_and_goes(client: Client) -> None:
     box = client.create(image="busybox", name="web", memory="64M", cpus=0.5, pids=32, labels={"tier": "front"})
