@@ -3,10 +3,11 @@
     launcher            B (its child, in the host's namespaces)                 I (B's child)
       fork ───────────▶ dies with the launcher; own mount namespace
                         as the base uid: clone3 ──────────────────────────────▶ born; joins version 1's cgroups; waits
-                        id maps
+                        id maps; MAPPED ───────────────────────────────────────▶ proc, sys, devpts, …, detached
                         VSF -> loop -> detached mount, nodev
                         idmap; attach root, /dev, /run, /run/sysproc, /sys
-                        GO + root ─────────────────────────────────────────────▶ mounts, pivot_root, …
+                        attach those of I ◀───────────────────── MOUNTS + fds ─ waits
+                        GO + root ─────────────────────────────────────────────▶ a copy of all with locked flags, …
                         ◀── EOF: execve done │ FAILED op errno target ─────────  execve of init
                         leaves its mount namespace (which ends with it)
       daemon ◀───────── BUILT pids, inodes + init pidfd, listener │ FAILED op errno target │ EOF: B was killed
@@ -48,7 +49,7 @@ from sysproc.linux.namespaces import (
 from sysproc.linux.pidfd import pidfd_send_signal
 from sysproc.linux.prctl import SECBIT_NO_SETUID_FIXUP, set_dumpable, set_pdeathsig, set_securebits
 from sysproc.linux.process import execveat, start_time
-from sysproc.linux.unix_sockets import send_with_fds
+from sysproc.linux.unix_sockets import recv_with_fds, send_with_fds
 from sysproc.undo import Undo
 
 _NAMESPACES = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
@@ -100,11 +101,13 @@ def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
     undo.add("the unfinished init", pidfd_send_signal, born.pidfd, signal.SIGKILL)
     failpoint("build.after_clone")
     write_id_maps(born.pid, spec.uid_base, spec.uid_count)
+    born.go.send(b"MAPPED")
     Path(f"/proc/{born.pid}/oom_score_adj").write_text("0")
     root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
     make_mount_points(root)
     failpoint("build.after_root")
     listener, dev = attach_all(order, root, born.pid)
+    attach_own(born.go, root)
     failpoint("build.after_mounts")
     send_with_fds(born.go, b"GO", [root])
     os.close(root)
@@ -215,6 +218,18 @@ def attach_all(order: Order, root: int, init_pid: int) -> tuple[socket.socket, i
         for made, path in ((dev, "dev"), (run, "run"), (directory, "run/sysproc"), (frame_of_sys, "sys")):
             host_mounts.attach(made, root, path)
     return listener, dev
+
+
+def attach_own(go: socket.socket, root: int) -> None:
+    """Attach what the container's init has made, in an order in which each target is there."""
+    message, fds = recv_with_fds(go)
+    with fds:
+        if not len(fds):
+            raise error_of(message) if message else OSError(errno.ECHILD, os.strerror(errno.ECHILD), "init has ended")
+        for path in message.decode().split("\n"):
+            made = fds.take()
+            host_mounts.attach(made, root, path)
+            os.close(made)
 
 
 def _cgroup_directories(spec: ContainerSpec) -> list[str]:

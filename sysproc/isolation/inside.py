@@ -1,9 +1,12 @@
 """I: the process that becomes a container's init, from its birth in the new namespaces to its execve.
 
-    born by clone3 in new user, pid, net, ipc, uts namespaces, with no ids mapped yet
-      <- GO + fd (ids mapped, cgroups joined, root attached in the builder's mount namespace)
-      uid 0, own mount and cgroup namespaces (a copy that the container owns: every flag is locked from here on)
-      the root copied onto itself; proc, sys, devpts, shm, mqueue, cgroups; pivot_root; the rest detached
+    born by clone3 in new user, pid, net, ipc, uts namespaces, with no ids mapped yet; joins its cgroups
+      <- MAPPED (the ids)
+      uid 0, own cgroup namespace; its filesystems, detached: proc, sys, devpts, shm, mqueue, cgroups
+      -> MOUNTS + fds (the builder attaches them below the root, in its own mount namespace)
+      <- GO + fd of the root
+      own mount namespace: a copy of the builder's that the container owns, so that every flag in it is locked
+      the root copied onto itself; pivot_root; the rest detached
       hostname, lo, files that programs need, keyring, limits, seccomp, signals
       execve of the C program -> EOF of the report socket
       any failure -> FAILED op errno target on the report socket
@@ -16,12 +19,14 @@ import os
 import resource
 import signal
 import socket
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation.builder_spec import ContainerSpec
-from sysproc.isolation.host_mounts import SYS_CGROUP, SYS_PIECES, attach
+from sysproc.isolation.host_mounts import SYS_CGROUP, SYS_PIECES
 from sysproc.linux.keyring import join_new_session_keyring
 from sysproc.linux.mounts import (
     AT_FDCWD,
@@ -47,7 +52,9 @@ from sysproc.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
 from sysproc.linux.network import set_link_up
 from sysproc.linux.process import execveat
 from sysproc.linux.seccomp import load_filter
-from sysproc.linux.unix_sockets import recv_with_fds
+from sysproc.linux.unix_sockets import recv_with_fds, send_with_fds
+
+T = TypeVar("T")
 
 _SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 _OWN_MOUNTS: tuple[tuple[str, str, dict[str, str | None], int], ...] = (
@@ -70,9 +77,11 @@ _DEFAULT_FILES = (
 
 def become_init(spec: ContainerSpec, go: socket.socket, seccomp_filter: bytes, program: int) -> NoReturn:
     """Wait for GO, finish the container from inside, and become its init."""
-    root = enter_attached_root(go, CLONE_NEWCGROUP)
+    become_root(go)
+    unshare(CLONE_NEWCGROUP)
+    send_own_mounts(spec, go)
+    root = enter_attached_root(go)
     failpoint("inside.after_unshare")
-    mount_own(spec, root)
     make_it_the_root(root)
     failpoint("inside.after_pivot")
     name_things(spec.hostname)
@@ -81,8 +90,49 @@ def become_init(spec: ContainerSpec, go: socket.socket, seccomp_filter: bytes, p
     execveat(program, ["init"], {})
 
 
-def enter_attached_root(go: socket.socket, namespaces: int = 0) -> int:
-    """Wait for GO, which brings the attached root; become uid 0; the fd of an own copy of that root, attached on it.
+def become_root(go: socket.socket) -> None:
+    """Wait until the ids are mapped; become uid 0 of the container."""
+    if go.recv(16) != b"MAPPED":
+        os._exit(1)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def send_own_mounts(spec: ContainerSpec, go: socket.socket) -> None:
+    """Make the filesystems of the container's own namespaces, and hand them to the builder.
+
+    Only in a mount namespace of the container's may they be made, and only the builder's may they be attached in if
+    their flags are to be locked. So a thread makes them: it alone enters a mount namespace of its own, and leaves it
+    by ending.
+    """
+    mounts = in_a_thread(lambda: own_mounts(spec))
+    send_with_fds(go, "\n".join(mounts).encode(), list(mounts.values()))
+    for fd in mounts.values():
+        os.close(fd)
+
+
+def in_a_thread(call: Callable[[], T]) -> T:
+    """The result of a call in another thread, or its OSError. Imports nothing, unlike `concurrent.futures`."""
+    done: list[T] = []
+    failed: list[OSError] = []
+
+    def run() -> None:
+        try:
+            done.append(call())
+        except OSError as failure:
+            failed.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+def enter_attached_root(go: socket.socket) -> int:
+    """Wait for GO, which brings the attached root; the fd of an own copy of that root, attached on it.
 
     The root comes as an fd, since not every directory on the way to it is open to the container's uid. unshare(2)
     moves the current directory along into the new mount namespace, where every flag of the copy is locked.
@@ -91,24 +141,20 @@ def enter_attached_root(go: socket.socket, namespaces: int = 0) -> int:
     with fds:
         if message != b"GO":
             os._exit(1)
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
         attached = fds.take()
         os.fchdir(attached)
         os.close(attached)
-    unshare(CLONE_NEWNS | namespaces)
+    unshare(CLONE_NEWNS)
     root = open_tree(AT_FDCWD, ".", OPEN_TREE_CLONE | AT_RECURSIVE)
     move_mount(root, AT_FDCWD, ".")
     return root
 
 
-def mount_own(spec: ContainerSpec, root: int) -> None:
-    """Mount what belongs to the container's own namespaces."""
-    for fstype, target, options, attributes in _OWN_MOUNTS:
-        attach_new(fstype, options, attributes, root, target)
-    attach_sys(root)
-    attach_cgroups(spec, root)
+def own_mounts(spec: ContainerSpec) -> dict[str, int]:
+    """Detached mounts of what belongs to the container's own namespaces, by where they go below the root."""
+    unshare(CLONE_NEWNS)
+    mounts = {target: new_mount(fstype, options, flags) for fstype, target, options, flags in _OWN_MOUNTS}
+    return {**mounts, **sys_pieces(), **cgroup_mounts(spec)}
 
 
 def make_it_the_root(root: int) -> None:
@@ -118,15 +164,6 @@ def make_it_the_root(root: int) -> None:
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
     os.chdir("/")
-
-
-def attach_new(fstype: str, options: dict[str, str | None], attributes: int, root: int, target: str) -> None:
-    """A new instance of a filesystem of this process's namespaces, at a directory of the root."""
-    made = new_mount(fstype, options, attributes)
-    try:
-        attach(made, root, target)
-    finally:
-        os.close(made)
 
 
 def new_mount(fstype: str, options: dict[str, str | None], attributes: int) -> int:
@@ -141,46 +178,40 @@ def new_mount(fstype: str, options: dict[str, str | None], attributes: int) -> i
         os.close(context)
 
 
-def attach_sys(root: int) -> None:
+def sys_pieces() -> dict[str, int]:
     """Of this network namespace's sysfs the pieces that tell nothing of the host's devices.
 
-    sysfs is attached for a moment over the host's /sys, in this process's own mount namespace.
+    sysfs is attached for a moment over the host's /sys, in this thread's own mount namespace.
     """
-    attach_at_path(new_mount("sysfs", {}, _SAFE | MOUNT_ATTR_RDONLY), "/sys")
+    whole = new_mount("sysfs", {}, _SAFE | MOUNT_ATTR_RDONLY)
+    move_mount(whole, AT_FDCWD, "/sys")
+    os.close(whole)
+    pieces = {}
     for piece in SYS_PIECES:
         with suppress(FileNotFoundError):  # no NUMA on this machine
-            bound = open_tree(AT_FDCWD, f"/sys/{piece}", OPEN_TREE_CLONE)
-            try:
-                attach(bound, root, f"sys/{piece}")
-            finally:
-                os.close(bound)
+            pieces[f"sys/{piece}"] = open_tree(AT_FDCWD, f"/sys/{piece}", OPEN_TREE_CLONE)
+    return pieces
 
 
-def attach_at_path(mount_fd: int, path: str) -> None:
-    """Attach at a path of the host's tree, which goes away with the old root."""
-    target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        attach(mount_fd, root, path.lstrip("/"))
-    finally:
-        os.close(root)
-        os.close(target)
-        os.close(mount_fd)
-
-
-def attach_cgroups(spec: ContainerSpec, root: int) -> None:
+def cgroup_mounts(spec: ContainerSpec) -> dict[str, int]:
     """The container's own part of each hierarchy, as its cgroup namespace shows it."""
-    attributes = _SAFE | MOUNT_ATTR_RDONLY
+    attributes, top = _SAFE | MOUNT_ATTR_RDONLY, f"sys/{SYS_CGROUP}"
     if not spec.cgroups.v1:
-        attach_new("cgroup2", {}, attributes, root, f"sys/{SYS_CGROUP}")
-        return
-    for hierarchy in spec.cgroups.v1:
-        options: dict[str, str | None] = dict.fromkeys(hierarchy.split(",")) if "=" not in hierarchy else {
-            "none": None, **dict([hierarchy.split("=", 1)])
-        }  # fmt: skip
-        attach_new("cgroup", options, attributes, root, f"sys/{SYS_CGROUP}/{hierarchy_directory(hierarchy)}")
+        return {top: new_mount("cgroup2", {}, attributes)}
+    mounts = {
+        f"{top}/{hierarchy_directory(name)}": new_mount("cgroup", cgroup_options(name), attributes)
+        for name in spec.cgroups.v1
+    }
     if spec.cgroups.v2 is not None:
-        attach_new("cgroup2", {}, attributes, root, f"sys/{SYS_CGROUP}/unified")
+        mounts[f"{top}/unified"] = new_mount("cgroup2", {}, attributes)
+    return mounts
+
+
+def cgroup_options(hierarchy: str) -> dict[str, str | None]:
+    """The mount options of a hierarchy of version 1: its controllers, or the name of one that has none."""
+    if "=" in hierarchy:
+        return {"none": None, **dict([hierarchy.split("=", 1)])}
+    return dict.fromkeys(hierarchy.split(","))
 
 
 def hierarchy_directory(hierarchy: str) -> str:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, error_of
-from sysproc.isolation.inside import enter_attached_root, make_it_the_root
+from sysproc.isolation.inside import become_root, enter_attached_root, make_it_the_root
 from sysproc.isolation.root_mount import idmap, mount_detached
 from sysproc.linux.files import syncfs
 from sysproc.linux.mounts import AT_FDCWD, move_mount
@@ -59,6 +59,7 @@ def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping
         values["uid_base"], lambda go: _inside(go, values, lambda: unpack_archive(archive, partial(tell, go)))
     )
     write_id_maps(born.pid, values["uid_base"], values["uid_count"])
+    born.go.send(b"MAPPED")
     userns = os.open(f"/proc/{born.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     idmap(root, userns)
     os.close(userns)
@@ -105,6 +106,7 @@ def tell(go: socket.socket, counts: Mapping[str, int]) -> None:
 
 def _inside(go: socket.socket, values: Values, work: Callable[[], Mapping[str, int]]) -> NoReturn:
     """J's life. Everything it needs was imported before: its base uid may not be able to read our modules."""
+    become_root(go)
     make_it_the_root(enter_attached_root(go))
     for limit, value in _RLIMITS.items():
         resource.setrlimit(limit, (value, value))
