@@ -204,17 +204,17 @@ class End(asyncio.Protocol):
         """See asyncio."""
         if self._other is None:
             self._early.append(data)
-        else:
+        elif not self._other.is_closing():  # what comes after that has nowhere to go
             self._other.write(data)
 
     def pause_writing(self) -> None:
         """See asyncio: this end takes no more, so the other is not read."""
-        if self._other is not None:
+        if self._other is not None and not self._other.is_closing():
             self._other.pause_reading()
 
     def resume_writing(self) -> None:
         """See asyncio."""
-        if self._other is not None:
+        if self._other is not None and not self._other.is_closing():
             self._other.resume_reading()
 
     def connection_lost(self, _: Exception | None) -> None:
