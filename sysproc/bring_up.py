@@ -6,16 +6,17 @@
 What is recorded, and when, is in `sysproc.containers`; taking a container apart is in `sysproc.take_apart`.
 """
 
+import errno
 import os
 from collections.abc import Mapping
 
-from sysproc.errors import Internal
+from sysproc.errors import FailedPrecondition, Internal, ResourceExhausted, SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
 from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.cgroups import Cgroup, Limits
-from sysproc.isolation.launcher_client import Built
+from sysproc.isolation.launcher_client import Built, ChildFailed
 from sysproc.isolation.uid_ranges import UidRange
 from sysproc.linux.pidfd import pidfd_getfd, pidfd_open
 from sysproc.linux.process import start_time
@@ -27,6 +28,7 @@ from sysproc.undo import Undo
 
 KEEPER_INIT_PIDFD = 4
 KEEPER_LISTENER = 5
+_HOST_IS_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EUSERS, errno.EDQUOT)
 
 
 def limits_of(row: ContainerRow) -> Limits:
@@ -62,10 +64,40 @@ async def _build(host: Host, row: ContainerRow, uids: UidRange, cgroup: Cgroup) 
         status = os.open(directory.status, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             return await host.launcher.build(_spec(row, uids, cgroup, root), vsf_fd=root, status_fd=status)
+        except ChildFailed as failure:
+            raise build_failed(row, failure) from failure
         finally:
             os.close(status)
     finally:
         os.close(root)
+
+
+def build_failed(row: ContainerRow, failure: ChildFailed) -> SysprocError:
+    """The domain error for the call with which a build ended."""
+    metadata = {"errno": errno.errorcode.get(failure.errno, str(failure.errno)), "target": failure.target}
+    if failure.errno == errno.ENOTDIR and failure.target.startswith("/"):
+        return FailedPrecondition(
+            f"The image {row.image_name} cannot be the root of a container: it has no directory {failure.target}.",
+            details="A file or a link is there, on which nothing can be mounted.",
+            resolution="Import an image in which it is a directory, or is missing.",
+            reason="IMAGE_UNUSABLE",
+            metadata=metadata,
+        )
+    if failure.errno in _HOST_IS_FULL:
+        return ResourceExhausted(
+            "The host has no room for another container.",
+            details=f"{failure}.",
+            resolution="Destroy containers that are not needed, or raise the host's limits (/proc/sys/user, memory).",
+            reason="HOST_FULL",
+            metadata=metadata,
+        )
+    return Internal(
+        f"Container {to_hex(row.id)} could not be built.",
+        details=f"{failure}.",
+        resolution="`sysproc info` shows what this kernel lacks; the daemon's log tells more.",
+        reason="BUILD_FAILED",
+        metadata=metadata,
+    )
 
 
 def _spec(row: ContainerRow, uids: UidRange, cgroup: Cgroup, root_fd: int) -> ContainerSpec:

@@ -24,6 +24,8 @@ COPY_BYTES = 1 << 20
 MAX_ID = 65535
 _GZIP_MAGIC = b"\x1f\x8b"
 _XATTR_PREFIX = "SCHILY.xattr."
+# Below a link to nowhere or to a file, in a loop of links, with a name that is too long.
+_IMPOSSIBLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _NO_SUCH_ATTRIBUTE = (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL)
 
 
@@ -83,7 +85,17 @@ def inside(name: str) -> str:
 
 
 def unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, counts: Counts) -> None:
-    """One entry, whatever kind it is."""
+    """One entry, whatever kind it is. EBADMSG for one that contradicts those before it, or no filesystem takes."""
+    try:
+        _unpack_member(archive, member, counts)
+    except OSError as failure:
+        if failure.errno not in _IMPOSSIBLE:
+            raise
+        text = f"broken archive: {member.name[:200]!r}: {failure.strerror}"
+        raise OSError(errno.EBADMSG, "impossible entry", text) from None
+
+
+def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, counts: Counts) -> None:
     path = inside(member.name)
     counts.entries += 1
     if member.ischr() or member.isblk():

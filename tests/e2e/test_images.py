@@ -1,0 +1,264 @@
+"""Images: what comes in as a tar or a folder is unpacked as it was, or refused with the reason; never anywhere else.
+
+A sentinel directory of the host, whose absolute path the hostile archives name, is compared before and after.
+"""
+
+import gzip
+import io
+import os
+import random
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nightos.sysproc.v1 import image_service_pb2 as pb
+from sysproc_client import Client, Container, FailedPrecondition, InvalidArgument, NotFound, SysprocError
+
+Add = Callable[..., None]
+BUSYBOX = Path(shutil.which("busybox") or "/bin/busybox")
+
+
+class Archive:
+    """A tar under construction."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._bytes, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+
+    def add(self, name: str, data: bytes = b"", **fields: object) -> None:
+        """One entry; fields are those of TarInfo."""
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode = len(data), 0o644
+        for field, value in fields.items():
+            setattr(entry, field, value)
+        self._tar.addfile(entry, io.BytesIO(data) if data else None)
+
+    def busybox(self) -> None:
+        """What is needed to look at the result from inside."""
+        self.add("bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
+        for applet in ("sh", "cat", "ls", "stat", "find"):
+            self.add(f"bin/{applet}", type=tarfile.SYMTYPE, linkname="busybox")
+
+    def bytes(self) -> bytes:
+        """The finished archive."""
+        self._tar.close()
+        return self._bytes.getvalue()
+
+
+@pytest.fixture
+def archive() -> Archive:
+    return Archive()
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[Path]:
+    """Nothing in it changes, whatever is unpacked."""
+    (tmp_path / "file").write_text("untouched")
+    tmp_path.chmod(0o777)
+    yield tmp_path
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "untouched")]
+
+
+@pytest.fixture
+def imported(client: Client) -> Iterator[Callable[[bytes], Container]]:
+    """Import these bytes and make a container of them; both are gone afterwards."""
+    boxes: list[Container] = []
+
+    def make(data: bytes) -> Container:
+        client.images.import_("hostile", io.BytesIO(data))
+        boxes.append(client.create(image="hostile", size="64M"))
+        return boxes[0]
+
+    yield make
+    for box in boxes:
+        box.destroy()
+    if any(image.name == "hostile" for image in client.images.list()):
+        client.images.delete("hostile")
+
+
+Imported = Callable[[bytes], Container]
+
+
+def refused(client: Client, data: bytes) -> SysprocError:
+    """The error for these bytes; nothing of them is left."""
+    with pytest.raises(InvalidArgument) as caught:
+        client.images.import_("hostile", io.BytesIO(data))
+    assert [image.name for image in client.images.list()] == ["busybox"]
+    return caught.value
+
+
+def text(box: Container, *argv: str) -> str:
+    """What a command prints."""
+    result = box.run([*argv])
+    assert result.exit_code == 0, result
+    return result.stdout.decode()
+
+
+@pytest.mark.parametrize("up", ["{}", "../../../../../../..{}", "a/../../../../..{}"])
+def test_absolute_and_dotted_names_stay_inside(archive: Archive, imported: Imported, sentinel: Path, up: str) -> None:
+    archive.busybox()
+    archive.add(up.format(f"{sentinel}/file"), b"evil")
+    assert text(imported(archive.bytes()), "cat", f"{sentinel}/file") == "evil"
+
+
+def test_a_link_out_of_the_image_leads_nowhere(archive: Archive, imported: Imported, sentinel: Path) -> None:
+    archive.busybox()
+    archive.add("out", type=tarfile.SYMTYPE, linkname=str(sentinel))
+    archive.add("up", type=tarfile.SYMTYPE, linkname="../../../../../.." + str(sentinel))
+    archive.add(f"{sentinel}/inside", b"")
+    archive.add("out/new", b"evil")
+    archive.add("up/other", b"evil")
+    box = imported(archive.bytes())
+    assert text(box, "cat", f"{sentinel}/new", f"{sentinel}/other") == "evilevil"
+
+
+def test_a_file_below_a_link_to_nowhere_is_refused(client: Client, archive: Archive, sentinel: Path) -> None:
+    archive.add("out", type=tarfile.SYMTYPE, linkname=str(sentinel))
+    archive.add("out/new", b"evil")
+    assert "out/new" in str(refused(client, archive.bytes()))
+
+
+def test_a_hard_link_to_what_is_not_in_the_archive_is_refused(client: Client, archive: Archive, sentinel: Path) -> None:
+    archive.add("passwd", type=tarfile.LNKTYPE, linkname=f"{sentinel}/file")
+    assert str(sentinel) in str(refused(client, archive.bytes()))
+
+
+def test_hard_links_within_are_kept(archive: Archive, imported: Imported) -> None:
+    archive.busybox()
+    archive.add("one", b"same")
+    archive.add("two", type=tarfile.LNKTYPE, linkname="one")
+    assert text(imported(archive.bytes()), "stat", "-c", "%h", "/two").strip() == "2"
+
+
+def test_devices_are_left_out_and_counted_and_fifos_are_made(
+    client: Client, archive: Archive, imported: Imported
+) -> None:
+    archive.busybox()
+    for number, kind in enumerate((tarfile.CHRTYPE, tarfile.BLKTYPE)):
+        archive.add(f"device{number}", type=kind, devmajor=1, devminor=3)
+    archive.add("fifo", type=tarfile.FIFOTYPE)
+    data = archive.bytes()
+    assert client.images.import_("hostile", io.BytesIO(data)).skipped_devices == 2
+    assert text(imported(data), "find", "/", "-maxdepth", "1", "-type", "p").split() == ["/fifo"]
+
+
+def test_modes_owners_and_attributes_are_kept(archive: Archive, imported: Imported) -> None:
+    archive.busybox()
+    archive.add("setuid", b"x", mode=0o4755, uid=1000, gid=1001)
+    archive.add("marked", b"x", pax_headers={"SCHILY.xattr.user.note": "hello"})
+    box = imported(archive.bytes())
+    assert text(box, "stat", "-c", "%a %u %g", "/setuid").strip() == "4755 1000 1001"
+
+
+def test_an_owner_that_no_container_has_is_refused(client: Client, archive: Archive) -> None:
+    archive.add("file", b"x", uid=70000)
+    assert "70000" in str(refused(client, archive.bytes()))
+
+
+def test_a_gzip_archive_is_the_same(archive: Archive, imported: Imported) -> None:
+    archive.busybox()
+    archive.add("note", b"packed")
+    assert text(imported(gzip.compress(archive.bytes())), "cat", "/note") == "packed"
+
+
+def good(archive: Archive) -> bytes:
+    """Some entries of some size."""
+    for number in range(50):
+        archive.add(f"file{number}", random.Random(number).randbytes(3000))
+    return archive.bytes()
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_truncated_archive_is_refused(client: Client, archive: Archive, part: float) -> None:
+    data = good(archive)
+    refused(client, data[: int(len(data) * part) // 512 * 512 + 100])
+
+
+@pytest.mark.parametrize("part", [0.1, 0.9])
+def test_a_truncated_gzip_is_refused(client: Client, archive: Archive, part: float) -> None:
+    data = gzip.compress(good(archive))
+    refused(client, data[: int(len(data) * part)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_bytes_are_refused(client: Client, seed: int) -> None:
+    refused(client, random.Random(seed).randbytes(100_000))
+
+
+def test_nothing_at_all_is_refused(client: Client) -> None:
+    refused(client, b"")
+
+
+def test_a_declared_size_beyond_all_bounds_is_refused(client: Client) -> None:
+    entry = tarfile.TarInfo("huge")
+    entry.size = 2**50
+    refused(client, entry.tobuf(tarfile.GNU_FORMAT) + b"x" * 10240)
+
+
+def test_a_name_beyond_what_a_filesystem_takes_is_refused(client: Client, archive: Archive) -> None:
+    archive.add("x" * 300, b"x")
+    refused(client, archive.bytes())
+
+
+def test_a_link_loop_is_refused_or_stays(client: Client, archive: Archive) -> None:
+    archive.add("a", type=tarfile.SYMTYPE, linkname="b")
+    archive.add("b", type=tarfile.SYMTYPE, linkname="a")
+    archive.add("a/file", b"x")
+    refused(client, archive.bytes())
+
+
+def test_a_file_in_the_place_of_dev_is_an_error_of_the_start(
+    client: Client, archive: Archive, imported: Imported
+) -> None:
+    archive.busybox()
+    archive.add("dev", type=tarfile.SYMTYPE, linkname="/bin")
+    with pytest.raises(SysprocError, match="/dev"):
+        imported(archive.bytes())
+    assert client.list() == []
+
+
+def test_a_root_without_a_shell_starts_and_says_what_is_missing(archive: Archive, imported: Imported) -> None:
+    archive.add("only", b"a file")
+    result = imported(archive.bytes()).run(["/bin/sh"])
+    assert result.exit_code == 127 and "/bin/sh" in result.failure
+
+
+def test_a_folder_is_imported_as_it_is(client: Client, imported: Imported, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    shutil.copy(BUSYBOX, tmp_path / "bin/busybox")
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/er/file").write_text("found")
+    os.symlink("er/file", tmp_path / "deep/link")
+    client.images.import_("hostile", tmp_path)
+    box = client.create(image="hostile", size="64M")
+    try:
+        assert text(box, "/bin/busybox", "cat", "/deep/link") == "found"
+    finally:
+        box.destroy()
+        client.images.delete("hostile")
+
+
+def test_a_wrong_digest_is_refused(client: Client, archive: Archive) -> None:
+    requests = [
+        pb.ImportImageRequest(header=pb.ImportImageRequest.Header(name="hostile")),
+        pb.ImportImageRequest(data=good(archive)),
+        pb.ImportImageRequest(trailer=pb.ImportImageRequest.Trailer(digest=b"x" * 32)),
+    ]
+    stub = client.images._stub
+    with pytest.raises(SysprocError, match="digest"):
+        list(client._connection.stream(stub.ImportImage(iter(requests))))
+    assert [image.name for image in client.images.list()] == ["busybox"]
+
+
+def test_an_image_in_use_is_not_deleted_and_an_unknown_one_not_found(client: Client) -> None:
+    box = client.create(image="busybox")
+    with pytest.raises(FailedPrecondition, match="busybox"):
+        client.images.delete("busybox")
+    box.destroy()
+    with pytest.raises(NotFound):
+        client.images.delete("nosuch")
+    with pytest.raises(InvalidArgument):
+        client.images.import_("../evil", io.BytesIO(b""))
