@@ -1,0 +1,124 @@
+"""A state directory on a disk that gets full: clear errors, nothing left behind, everything goes on afterwards.
+
+The disk is a tmpfs of the test's own. What is full by a limit instead is in `tests.e2e.test_exec`.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sysproc.linux.mounts import MNT_DETACH, mount, umount2
+from sysproc_client import Client, Container, LimitExceeded, SysprocError
+from tests.e2e.daemon import RunningDaemon, wait_until
+
+pytestmark = pytest.mark.vm
+
+DISK_BYTES = 48 << 20
+LEFT_BYTES = 64 << 10
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small filesystem."""
+    directory = tmp_path_factory.mktemp("disk")
+    mount("tmpfs", directory, fstype="tmpfs", data=f"size={DISK_BYTES}")
+    yield directory
+    umount2(directory, MNT_DETACH)
+
+
+@pytest.fixture(scope="module")
+def daemon(disk: Path) -> Iterator[RunningDaemon]:
+    """A daemon whose directories are on it."""
+    before, tempfile.tempdir = tempfile.tempdir, str(disk)
+    try:
+        with RunningDaemon() as running, Client(running.endpoint) as client:
+            client.create(image="busybox").destroy()
+            yield running
+    finally:
+        tempfile.tempdir = before
+
+
+@pytest.fixture
+def ballast(disk: Path) -> Iterator[Path]:
+    """Takes what is free; removed afterwards."""
+    file = disk / "ballast"
+    yield file
+    file.unlink(missing_ok=True)
+
+
+def fill(ballast: Path, left: int = 0) -> None:
+    """Leave only so many bytes free."""
+    free = os.statvfs(ballast.parent)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(free.f_bavail * free.f_frsize - left, 4096))
+
+
+def test_a_create_without_room_says_so_and_leaves_nothing(client: Client, ballast: Path) -> None:
+    fill(ballast)
+    with pytest.raises(LimitExceeded, match=r"disk|space"):
+        client.create()
+    ballast.unlink()
+    assert client.list() == []
+    client.create().destroy()
+
+
+def test_an_import_without_room_says_so_and_leaves_nothing(client: Client, ballast: Path, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(8 << 20))
+    fill(ballast, left=4 << 20)
+    with pytest.raises(LimitExceeded, match=r"disk|space"):
+        client.images.import_("big", tmp_path)
+    ballast.unlink()
+    assert [image.name for image in client.images.list()] == ["busybox"]
+
+
+def test_what_runs_goes_on_and_can_be_destroyed(client: Client, ballast: Path) -> None:
+    box = client.create()
+    fill(ballast)
+    assert [one.id for one in client.list()] == [box.id]
+    with pytest.raises(LimitExceeded, match=r"disk|space"):
+        box.run(["true"])
+    try_to_destroy(box)
+    ballast.unlink()
+    if client.list():
+        box.destroy()
+    assert client.list() == []
+
+
+def try_to_destroy(box: Container) -> None:
+    """A record that cannot be written is an error; it may be that there is room for it, too."""
+    try:
+        box.destroy()
+    except LimitExceeded:
+        return
+
+
+def test_output_waits_for_room_and_nothing_of_it_is_lost(client: Client, ballast: Path) -> None:
+    box = client.create()
+    process = box.exec(["sh", "-c", "read go; head -c 300000 /dev/zero; exit 3"])
+    process.stdin.write(b"")
+    chunks = iter(process)
+    fill(ballast, left=LEFT_BYTES)
+    process.stdin.write(b"go\n")
+    got = len(next(chunks).data)
+    assert got <= LEFT_BYTES + 4096
+    ballast.unlink()
+    got += sum(len(chunk.data) for chunk in chunks)
+    assert got == 300000
+    assert process.ended is not None and process.ended.exit_code == 3
+    box.destroy()
+
+
+def test_a_full_disk_from_inside_is_the_containers_own_matter(client: Client) -> None:
+    box = client.create(size="16M")
+    result = box.run(["sh", "-c", "head -c 100000000 /dev/zero > /file; df / >/dev/null; echo $?"])
+    assert b"No space left" in result.stderr
+    wait_until(lambda: box.run(["rm", "/file"]).exit_code == 0, "the file is gone")
+    box.destroy()
+
+
+def test_the_daemon_still_answers(client: Client) -> None:
+    with pytest.raises(SysprocError):
+        client.get("nosuch")
