@@ -11,17 +11,13 @@ from collections.abc import Iterable
 
 from sysproc.linux.files import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from sysproc.linux.mounts import (
-    FSCONFIG_CMD_CREATE,
-    FSCONFIG_SET_STRING,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
-    fsconfig,
-    fsmount,
-    fsopen,
     mount_setattr,
     move_mount,
+    new_mount,
 )
 
 # Name, major, minor of Documentation/admin-guide/devices.txt; each a node of the container's own.
@@ -59,14 +55,7 @@ def attach(mount_fd: int, root_fd: int, path: str) -> None:
 
 def tmpfs(attributes: int, **options: str) -> int:
     """A detached tmpfs with these mount options (tmpfs(5)); returns the mount's fd."""
-    context = fsopen("tmpfs")
-    try:
-        for name, value in options.items():
-            fsconfig(context, FSCONFIG_SET_STRING, name, value)
-        fsconfig(context, FSCONFIG_CMD_CREATE)
-        return fsmount(context, attributes)
-    finally:
-        os.close(context)
+    return new_mount("tmpfs", options, attributes)
 
 
 def make_dev(base: int) -> int:

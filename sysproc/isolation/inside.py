@@ -31,19 +31,14 @@ from sysproc.linux.keyring import join_new_session_keyring
 from sysproc.linux.mounts import (
     AT_FDCWD,
     AT_RECURSIVE,
-    FSCONFIG_CMD_CREATE,
-    FSCONFIG_SET_FLAG,
-    FSCONFIG_SET_STRING,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     OPEN_TREE_CLONE,
-    fsconfig,
-    fsmount,
-    fsopen,
     move_mount,
+    new_mount,
     open_tree,
     pivot_root,
     umount2,
@@ -164,18 +159,6 @@ def make_it_the_root(root: int) -> None:
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
     os.chdir("/")
-
-
-def new_mount(fstype: str, options: dict[str, str | None], attributes: int) -> int:
-    """A detached mount of a new instance; an option whose value is None is a flag."""
-    context = fsopen(fstype)
-    try:
-        for name, value in options.items():
-            fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, name, value)
-        fsconfig(context, FSCONFIG_CMD_CREATE)
-        return fsmount(context, attributes)
-    finally:
-        os.close(context)
 
 
 def sys_pieces() -> dict[str, int]:

@@ -12,14 +12,10 @@ import stat
 from sysproc.failpoints import failpoint
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
 from sysproc.linux.mounts import (
-    FSCONFIG_CMD_CREATE,
-    FSCONFIG_SET_STRING,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
-    fsconfig,
-    fsmount,
-    fsopen,
     mount_setattr,
+    new_mount,
 )
 
 # What a root needs for others to be mounted on, and the mode of what is missing.
@@ -34,20 +30,9 @@ def mount_detached(vsf_fd: int, *, fstype: str, offset: int, size: int) -> int:
     device_fd, device = loop_configure(vsf_fd, offset=offset, size=size, flags=LO_FLAGS_AUTOCLEAR)
     try:
         failpoint("build.after_loop")
-        return mount_device(device, fstype)
+        return new_mount(fstype, {"source": device}, MOUNT_ATTR_NODEV)
     finally:
         os.close(device_fd)
-
-
-def mount_device(device: str, fstype: str) -> int:
-    """A detached mount of a block device, nodev from the start."""
-    context = fsopen(fstype)
-    try:
-        fsconfig(context, FSCONFIG_SET_STRING, "source", device)
-        fsconfig(context, FSCONFIG_CMD_CREATE)
-        return fsmount(context, MOUNT_ATTR_NODEV)
-    finally:
-        os.close(context)
 
 
 def make_mount_points(root_fd: int) -> None:

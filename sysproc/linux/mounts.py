@@ -5,6 +5,8 @@ Every fd returned is close-on-exec. What is mounted where, and with which flags,
 
 import ctypes
 import os
+from collections.abc import Mapping
+from contextlib import ExitStack
 
 from sysproc.linux.libc import (
     NR_FSCONFIG,
@@ -80,6 +82,23 @@ def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = 
 def fsmount(fd: int, attributes: int = 0, flags: int = FSMOUNT_CLOEXEC) -> int:
     """fsmount(2), Linux 5.2: a detached mount of what was configured, with MOUNT_ATTR_* set."""
     return syscall("fsmount", NR_FSMOUNT, fd, flags, attributes)
+
+
+def new_mount(fstype: str, options: Mapping[str, str | None], attributes: int = 0) -> int:
+    """fsopen, fsconfig, fsmount: a detached mount of a new instance; an option whose value is None is a flag.
+
+    OSError names the type of the filesystem as well.
+    """
+    try:
+        with ExitStack() as stack:
+            context = fsopen(fstype)
+            stack.callback(os.close, context)
+            for name, value in options.items():
+                fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, name, value)
+            fsconfig(context, FSCONFIG_CMD_CREATE)
+            return fsmount(context, attributes)
+    except OSError as failure:
+        raise OSError(failure.errno, failure.strerror, f"{failure.filename} of {fstype}") from None
 
 
 def open_tree(dirfd: int, path: Pathish, flags: int) -> int:

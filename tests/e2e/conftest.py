@@ -7,6 +7,7 @@ in `tests.e2e.daemon`.
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,19 @@ Sysproc = Callable[..., "subprocess.CompletedProcess[bytes]"]
 def daemon() -> Iterator[RunningDaemon]:
     """A sysprocd of this module's own; its template for the default root is made already."""
     with RunningDaemon() as running, Client(running.endpoint) as client:
-        client.create(image="busybox").destroy()
+        with logged_on_failure(running):
+            client.create(image="busybox").destroy()
         yield running
+
+
+@contextmanager
+def logged_on_failure(daemon: RunningDaemon) -> Iterator[None]:
+    """What the daemon knows of a failure goes to the test's output; the machine may be gone afterwards."""
+    try:
+        yield
+    except BaseException:
+        sys.stderr.write(daemon.log_text())
+        raise
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from sysproc.undo import Undo
 _FULL = (errno.EAGAIN, errno.ENOSPC, errno.ENOMEM)
 # Below this, files of the group can still be opened by their path (PATH_MAX is 4096).
 _LONGEST_PATH = 3900
+_MODE = 0o755
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,32 @@ class Place:
 
 
 def make_directory(path: str) -> bool:
-    """mkdir; False if it was there. Raises ResourceExhausted where the kernel allows no more groups."""
+    """mkdir; False if it was there. Raises ResourceExhausted where the kernel allows no more groups.
+
+    Whatever the umask, others may pass: before Linux 6.16 the kernel walks down from the top with the permissions of
+    whoever mounts a cgroup namespace's part, which is the container.
+    """
+    made = True
     try:
-        os.mkdir(path, 0o755)
+        os.mkdir(path)
     except FileExistsError:
-        return False
+        made = False
     except OSError as failure:
         if failure.errno not in _FULL:
             raise
-        raise ResourceExhausted(
-            "The host allows no more cgroups.",
-            details=f"mkdir {path}: {failure.strerror}.",
-            resolution="Destroy containers, or raise cgroup.max.descendants and cgroup.max.depth above this directory.",
-            reason="TOO_MANY_CGROUPS",
-        ) from None
-    return True
+        raise no_more_groups(path, failure) from None
+    os.chmod(path, _MODE)
+    return made
+
+
+def no_more_groups(path: str, failure: OSError) -> ResourceExhausted:
+    """The error for a limit of the kernel's on cgroups."""
+    return ResourceExhausted(
+        "The host allows no more cgroups.",
+        details=f"mkdir {path}: {failure.strerror}.",
+        resolution="Destroy containers, or raise cgroup.max.descendants and cgroup.max.depth above this directory.",
+        reason="TOO_MANY_CGROUPS",
+    )
 
 
 def remove_directories(directories: Sequence[str]) -> None:

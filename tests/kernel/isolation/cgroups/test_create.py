@@ -36,6 +36,17 @@ def test_a_process_is_in_every_hierarchy_that_is_mounted(tree: CgroupTree, proce
     assert {name: paths[name] for name in mounted} == dict.fromkeys(mounted, f"/{ROOT}/{A}/procs")
 
 
+def test_whatever_the_umask_a_container_may_walk_down_to_its_own(tree: CgroupTree) -> None:
+    before = os.umask(0o077)
+    try:
+        group = tree.create([A], Limits())
+    finally:
+        os.umask(before)
+    leaves = [directory for directory in (group.procs_dirs.v2, *group.procs_dirs.v1.values()) if directory]
+    modes = {oct(os.stat(directory).st_mode & 0o777) for leaf in leaves for directory in (leaf, os.path.dirname(leaf))}
+    assert modes == {"0o755"}
+
+
 def test_prepare_and_create_can_be_repeated(tree: CgroupTree) -> None:
     tree.create([A], Limits())
     tree.create([A, B], Limits())
