@@ -6,8 +6,6 @@ control needs to work is tried by the same program: where nothing fails, the tes
 
 import errno
 import os
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sysproc_client import Client, Container
+from tests.compiled import compiled
 
 pytestmark = pytest.mark.vm
 
@@ -47,15 +46,12 @@ Attack = Callable[..., list[Attempt]]
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def program() -> bytes:
     """The compiled program; static, since the image has no libc."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
+    program = compiled(Path(__file__).with_name("attack.c"))
+    if program is None:
         pytest.skip("no C compiler here")
-    binary = tmp_path_factory.mktemp("attack") / "attack"
-    source = Path(__file__).with_name("attack.c")
-    subprocess.run([compiler, "-O1", "-static", "-w", "-o", str(binary), str(source)], check=True)
-    return binary.read_bytes()
+    return program.read_bytes()
 
 
 @pytest.fixture

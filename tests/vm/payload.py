@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+from tests.compiled import compile_all
 from tests.vm.image import ROOT, SITE, VENV
 
 TREES = ("sysproc", "clients/python/src", "tests", "pyproject.toml", "proto", "examples")
@@ -59,6 +60,8 @@ def write_payload(path: Path, arguments: Sequence[str]) -> None:
     with tarfile.open(path, "w") as archive:
         for file in tree_files():
             archive.add(file, f"tree/{file.relative_to(ROOT)}", recursive=False)
+        for program in compile_all():
+            archive.add(program, f"tree/{program.relative_to(ROOT)}", recursive=False)
         add_text(archive, "run", f"exec sh /opt/sysproc/tree/tests/vm/inside.sh {shlex.join(arguments)}\n")
         add_text(archive, f"{site}/sysproc.pth", "".join(f"{line}\n" for line in PATHS))
         for name in ("sysproc", "sysproc-client"):

@@ -19,7 +19,7 @@ from sysproc.isolation.exec_spec import ExecSpec, Fd, Window
 from sysproc.isolation.exec_state import Phase, ProcessEnd, Slot, StatePage
 from sysproc.isolation.native import program_path
 
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 PATH = b"PATH=/bin"
 
 
@@ -99,14 +99,36 @@ class Supervised:
         """Make the supervisor look."""
         os.eventfd_write(self.wake, 1)
 
-    def until(self, condition: Callable[[], bool], what: str = "") -> None:
+    def until(self, condition: Callable[[], bool], what: str | Callable[[], str] = "it happens") -> None:
         """Wait for news until something is so."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(what or "it did not happen")
+                raise TimeoutError(what if isinstance(what, str) else what())
             if select.select([self.news], [], [], 0.05)[0]:
                 os.eventfd_read(self.news)
+
+    def until_size(self, least: int, name: str = "stdout") -> None:
+        """Wait until so much has ever been written, or until the end."""
+        file = self.directory / name
+        self.until(lambda: file.stat().st_size >= least or self.page.end() is not None, f"{least} bytes of {name}")
+
+    def until_text(self, text: bytes) -> None:
+        """Wait until the output contains it."""
+        self.until(lambda: text in self.output(), lambda: f"{text!r} in {self.output()!r}")
+
+    def until_slot(self, slot: Slot, value: int) -> None:
+        """Wait until a number of the page is this."""
+        self.until(lambda: self.page[slot] == value, f"{slot.name} is {value}")
+
+    def again_until_text(self, act: Callable[[], object], text: bytes) -> None:
+        """Do something now and again until the output contains the text."""
+
+        def acted() -> bool:
+            act()
+            return text in self.output()
+
+        self.until(acted, lambda: f"{text!r} in {self.output()!r}")
 
     def wait_end(self) -> ProcessEnd:
         """Wait until the process has ended and its output is in the files."""

@@ -115,7 +115,8 @@ def test_it_begins_in_its_directory(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("directory", "uid", "errno"), [(b"/nowhere", 0, "ENOENT"), (b"/bin/sh", 0, "ENOTDIR"), (b"/locked", 1000, "EACCES")]
+    ("directory", "uid", "errno"),
+    [(b"/nowhere", 0, "ENOENT"), (b"/bin/sh", 0, "ENOTDIR"), (b"/locked", 1000, "EACCES")],
 )
 def test_a_directory_that_cannot_be_entered_says_why(run: Run, directory: bytes, uid: int, errno: str) -> None:
     end, _, _ = run("pwd", wish=Wish(directory=directory, uid=uid))
@@ -193,9 +194,7 @@ def test_who_keeps_writing_after_the_end_is_neither_blocked_nor_killed(start: St
     assert stdout == b"0\n"
 
 
-def test_init_that_is_gone_is_an_error_and_not_a_process_of_the_host(
-    start: Start, make_box: Callable[[], Box]
-) -> None:
+def test_init_that_is_gone_is_an_error_and_not_a_process_of_the_host(start: Start, make_box: Callable[[], Box]) -> None:
     box = make_box()
     signal.pidfd_send_signal(box.init_pidfd, signal.SIGKILL)
     select.select([box.init_pidfd], [], [])

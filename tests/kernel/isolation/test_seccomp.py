@@ -20,6 +20,7 @@ from sysproc.isolation.syscall_numbers import AARCH64, LAST_REVIEWED, X86_64, nu
 from sysproc.linux import libc
 from sysproc.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, clone3, unshare
 from sysproc.linux.seccomp import load_filter
+from tests.compiled import compiled
 
 pytestmark = pytest.mark.vm
 
@@ -235,12 +236,11 @@ def test_x32_is_no_way_around(profile: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def int80(tmp_path_factory: pytest.TempPathFactory) -> str:
+def int80() -> str:
     """A program that makes one 32-bit system call."""
-    if MACHINE != "x86_64" or shutil.which("cc") is None:
+    path = compiled(Path(__file__).with_name("int80.c")) if MACHINE == "x86_64" else None
+    if path is None:
         pytest.skip("needs x86_64 and a C compiler")
-    path = tmp_path_factory.mktemp("int80") / "int80"
-    subprocess.run(["cc", "-o", path, Path(__file__).with_name("int80.c")], check=True)
     if subprocess.run([path, "20"], capture_output=True, check=False).returncode:
         pytest.skip("this kernel has no 32-bit ABI")
     return str(path)
