@@ -10,6 +10,8 @@ from tests.kernel.exec.conftest import Start
 from tests.kernel.exec.supervised import PATH, Wish
 
 PROMPT = b"# "
+# A character that makes a signal also flushes what is on its way (termios(3), NOFLSH): typed again and again it would
+# eat the answer.
 TTY = Wish(window=Window(24, 80), environment=(PATH, b"TERM=xterm"))
 
 
@@ -44,7 +46,7 @@ def test_what_is_typed_is_echoed_and_read_by_lines(start: Start) -> None:
 
 
 def test_the_interrupt_character_interrupts_the_foreground(start: Start) -> None:
-    supervised = start("sh", "-c", "trap 'echo outer; exit 9' INT; echo ready; sleep 1000", wish=TTY)
+    supervised = start("sh", "-c", "stty noflsh; trap 'echo outer; exit 9' INT; echo ready; sleep 1000", wish=TTY)
     supervised.until_text(b"ready")
     supervised.again_until_text(lambda: supervised.write_stdin(b"\x03"), b"outer")
     assert supervised.wait_end().code == 9
@@ -54,9 +56,10 @@ def test_the_interrupt_character_interrupts_the_foreground(start: Start) -> None
 def test_job_control_stops_and_goes_on(start: Start) -> None:
     supervised = start("sh", "-i", wish=TTY)
     supervised.until_text(PROMPT)
-    supervised.write_stdin(b"sleep 1000\n")
+    supervised.write_stdin(b"stty noflsh; echo be''gun; sleep 1000\n")
+    supervised.until_text(b"begun")
     supervised.again_until_text(lambda: supervised.write_stdin(b"\x1a"), b"Stopped")
-    supervised.write_stdin(b"jobs; kill %1; exit 3\n")
+    supervised.write_stdin(b"\nkill %1; fg; exit 3\n")
     assert supervised.wait_end().code == 3
 
 
@@ -65,7 +68,7 @@ def test_a_signal_goes_to_the_foreground_group(start: Start) -> None:
     supervised.until_text(PROMPT)
     supervised.write_stdin(b"sleep 1000; echo after=$?\n")
     # An interactive shell ignores SIGTERM, so it does no harm before sleep is in the foreground.
-    supervised.again_until_text(lambda: supervised.page.ask_signal(signal.SIGTERM), b"after=143")
+    supervised.again_until_text(lambda: supervised.signal(signal.SIGTERM), b"after=143")
     supervised.write_stdin(b"exit 0\n")
     assert supervised.wait_end().code == 0
 
