@@ -84,6 +84,7 @@ class Containers:
         running = self.life.held.get(row.id)
         if running is None or row.state != State.RUNNING:
             raise refused(to_hex(row.id), State(row.state), "used for starting processes")
+        self.life.held.check_thawed(running.path)
         return running
 
     def held(self, row: ContainerRow) -> RunningContainer | None:

@@ -115,6 +115,7 @@ class Lifecycle:
     async def _start(
         self, row: ContainerRow, path: tuple[str, ...], step: Step, request: RequestKey | None = None
     ) -> ContainerRow:
+        self.held.check_thawed(path)
         running, columns = await bring_up(self._host, row, path)
         try:
             row = await self.record(row.id, step, "started", request, **columns)

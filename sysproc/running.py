@@ -8,10 +8,12 @@ Only what the kernel gives for a running container belongs here. What is recorde
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sysproc.errors import FailedPrecondition
+from sysproc.ids import from_hex
 from sysproc.isolation.cgroups import Cgroup
 
 
@@ -52,6 +54,18 @@ class RunningContainers:
         """The running container, or None if it does not run."""
         return self._held.get(container_id)
 
+    def check_thawed(self, path: Sequence[str]) -> None:
+        """Raise FailedPrecondition if a process that joins now would not run: frozen here, or from above.
+
+        The nearest one that runs knows, since the kernel freezes whole subtrees.
+        """
+        for name in reversed(path):
+            container = self.get(from_hex(name))
+            if container is not None:
+                if container.cgroup.frozen:
+                    raise frozen_above(path[-1], name)
+                return
+
     def all(self) -> Mapping[int, RunningContainer]:
         """A snapshot of what runs."""
         return dict(self._held)
@@ -79,3 +93,13 @@ class RunningContainers:
         """Let go of all; they run on."""
         for container_id in list(self._held):
             self.discard(container_id)
+
+
+def frozen_above(name: str, by: str) -> FailedPrecondition:
+    """The error for what would start a process where none can run."""
+    return FailedPrecondition(
+        f"Container {name} is frozen, by itself or by one above it: nothing can be started in it.",
+        resolution="Thaw what is frozen, from the top of the tree down.",
+        reason="FROZEN",
+        metadata={"seen_at": by},
+    )

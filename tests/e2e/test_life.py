@@ -108,6 +108,20 @@ def test_a_frozen_container_does_nothing_until_it_is_thawed(client: Client) -> N
     counting.wait()
 
 
+def test_below_a_frozen_container_nothing_starts_and_nobody_waits_for_it(client: Client) -> None:
+    top = client.create()
+    child, idle = client.create(parent=top), client.create(parent=top, start=False)
+    top.freeze()
+    attempts = (lambda: child.run(["true"]), lambda: client.create(parent=top), idle.start)
+    for attempt in attempts:
+        with pytest.raises(FailedPrecondition, match="frozen"):
+            attempt()
+    assert {one.id for one in client.list()} == {top.id, child.id, idle.id}
+    top.thaw()
+    assert child.run(["true"]).exit_code == 0
+    idle.start()
+
+
 def test_a_frozen_tree_is_destroyed_at_once(client: Client) -> None:
     top = client.create()
     client.create(parent=top).freeze()
