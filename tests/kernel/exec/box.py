@@ -89,8 +89,16 @@ def main(base: int) -> None:
     """See the module's docstring."""
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
-    root = Path(tempfile.gettempdir())
-    mount("tmpfs", root, fstype="tmpfs", data="mode=755")
+    with tempfile.TemporaryDirectory(prefix="sysproc-test-box-") as directory:
+        mount("tmpfs", directory, fstype="tmpfs", data="mode=755")
+        try:
+            live(Path(directory), base)
+        finally:
+            umount2(directory, MNT_DETACH)
+
+
+def live(root: Path, base: int) -> None:
+    """From the birth of init to its death."""
     populate(root, base)
     ours, theirs = socket.socketpair()
     pid, _ = clone3(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
