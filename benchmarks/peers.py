@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -28,7 +29,12 @@ def unpack_busybox(directory: Path) -> Path:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    """A command to its end. Its errors go to a file: what it leaves running may hold a pipe open for ever."""
+    with tempfile.TemporaryFile() as errors:
+        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+        if done.returncode:
+            errors.seek(0)
+            raise subprocess.CalledProcessError(done.returncode, command, stderr=errors.read())
 
 
 def _bundle(runtime: str, directory: Path, root: Path, args: list[str]) -> Path:
