@@ -48,7 +48,7 @@ _CREATION = (
     click.option("--pids", type=int, metavar="N", help="Processes and threads."),
     click.option("--size", metavar="SIZE", help="Of its root. Default: 1G."),
     click.option("--hostname", default="", metavar="NAME", help="Default: its name, or its id."),
-    click.option("--env", multiple=True, callback=pairs, metavar="K=V", help="Of all its processes; repeatable."),
+    click.option("-e", "--env", multiple=True, callback=pairs, metavar="K=V", help="Of all its processes; repeatable."),
     click.option("--label", "labels", multiple=True, callback=pairs, metavar="K=V", help="Repeatable."),
     click.option(
         "--profile",

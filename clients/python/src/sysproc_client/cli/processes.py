@@ -13,10 +13,10 @@ command_argument = click.argument("command", nargs=-1, required=True, type=click
 _PROCESS = (
     click.option("-i", "--interactive", is_flag=True, help="Pass standard input on."),
     click.option("-t", "--tty", is_flag=True, help="With a terminal."),
-    click.option("-e", "--exec-env", "env", multiple=True, callback=pairs, metavar="K=V", help="Repeatable."),
     click.option("-w", "--workdir", "cwd", default="", metavar="DIR", help="Inside. Default: /"),
     click.option("-u", "--user", metavar="UID[:GID]", help="Inside. Default: 0"),
 )
+_ENV = click.option("-e", "--env", multiple=True, callback=pairs, metavar="K=V", help="Repeatable.")
 
 
 def process_options(command: Any) -> Any:
@@ -38,6 +38,7 @@ def user_of(text: str | None) -> int | tuple[int, int] | None:
 
 @click.command("exec", context_settings={"ignore_unknown_options": False})
 @process_options
+@_ENV
 @click.argument("ref")
 @command_argument
 @click.pass_context
