@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import lifecycle, peers
+from benchmarks import lifecycle, parts, peers
 from benchmarks.idle import Idle, idle
 from benchmarks.measure import Timing
 from sysproc_client import Client
@@ -58,6 +58,9 @@ def main(runs: int, idle_count: int, json_file: Path | None) -> None:
                 "exec /bin/true": lifecycle.exec_true(client, Path(directory), root, runs),
                 "create, destroy": lifecycle.create_and_destroy(client, runs),
                 "a tree of 100": lifecycle.tree_of_100(client, 3),
+                "filters of system calls": parts.filters(runs),
+                "making a filter": parts.compiling(runs),
+                "claim a uid range": parts.claims(runs),
             }
             for title, timings in results.items():
                 console.print(table(title, timings))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import timed_ms
-from sysproc_client import Client
+from sysproc_client import Client, Container
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def _inits_and_keepers(boxes: Iterable[object], launcher_pid: int) -> list[int]:
 def idle(client: Client, daemon_pid: int, launcher_pid: int, count: int) -> Idle:
     """Create so many, leave them idle, and look."""
     slab_before, rss_before = slab_kib(), rss_mib(daemon_pid)
-    boxes, times = [], []
+    boxes: list[Container] = []
+    times: list[float] = []
     times.extend(timed_ms(lambda: boxes.append(client.create(image="busybox"))) for _ in range(count))
     try:
         pids = _inits_and_keepers(boxes, launcher_pid)

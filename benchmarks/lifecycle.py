@@ -4,13 +4,14 @@ Each benchmark returns timings only; `benchmarks.__main__` prints them.
 """
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks import peers
 from benchmarks.measure import Timing, interleaved, timed_ms
-from sysproc_client import Client
+from sysproc_client import Client, Container
 
 RUNTIMES = ("crun", "runc")
 
@@ -32,7 +33,7 @@ def exec_true(client: Client, directory: Path, root: Path, runs: int) -> Sequenc
     box = client.create(image="busybox")
     with ExitStack() as stack:
         stack.callback(box.destroy)
-        works = {"sysproc": lambda: box.run(["/bin/true"])}
+        works: dict[str, Callable[[], object]] = {"sysproc": lambda: box.run(["/bin/true"])}
         for runtime in RUNTIMES:
             works |= _exec_of(runtime, directory, root, stack)
         return interleaved(works, runs)
@@ -47,12 +48,17 @@ def _exec_of(runtime: str, directory: Path, root: Path, stack: ExitStack) -> dic
     return {f"{runtime} exec": work, f"nsenter into {runtime}'s": peers.nsenter(pid)}
 
 
+def create_into(client: Client, made: list[Container]) -> None:
+    """Create one more."""
+    made.append(client.create(image="busybox"))
+
+
 def create_and_destroy(client: Client, runs: int) -> Sequence[Timing]:
     """Create and destroy by themselves; no peer separates them in one call."""
     creates, destroys = [], []
     for _ in range(runs):
-        made = []
-        creates.append(timed_ms(lambda made=made: made.append(client.create(image="busybox"))))  # type: ignore[misc]
+        made: list[Container] = []
+        creates.append(timed_ms(partial(create_into, client, made)))
         destroys.append(timed_ms(made[0].destroy))
     return [Timing("create", tuple(creates)), Timing("destroy", tuple(destroys))]
 
@@ -68,9 +74,9 @@ def tree_of_100(client: Client, runs: int) -> Sequence[Timing]:
 
 
 @contextmanager
-def grown(client: Client, count: int, fan_out: int = 5) -> Iterator[tuple[list, float]]:
+def grown(client: Client, count: int, fan_out: int = 5) -> Iterator[tuple[list[Container], float]]:
     """A tree of so many containers, each with at most so many children."""
-    boxes = []
+    boxes: list[Container] = []
 
     def grow() -> None:
         for number in range(count):

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -271,23 +270,3 @@ def test_the_32_bit_abi_has_its_own_table(int80: str, numbers: tuple[int, ...]) 
 
 def test_strict_has_no_32_bit_abi(int80: str) -> None:
     assert run_under("strict", int80, "20").stdout == f"{-errno.ENOSYS}\n"
-
-
-# -- cost
-
-
-@pytest.mark.timing
-@pytest.mark.parametrize("profile", ["default", "strict"])
-def test_an_allowed_call_costs_next_to_nothing(profile: str) -> None:
-    """The kernel remembers the calls that a filter always allows (Linux 5.11)."""
-    code = "import os, timeit; print(min(timeit.repeat(os.getppid, number=20000, repeat=20)) / 20000)"
-    costs = {one: float(run_under(one, sys.executable, "-c", code).stdout) for one in ("open", profile)}
-    assert costs[profile] - costs["open"] < 200e-9
-
-
-def test_filters_are_quickly_made() -> None:
-    begin = time.process_time()
-    compile_profile.cache_clear()
-    for profile in ("default", "strict"):
-        compile_profile(profile, MACHINE)
-    assert time.process_time() - begin < 0.1

@@ -1,7 +1,6 @@
 """Claims of uid ranges: files only; what lives in a range is looked at in tests/kernel/isolation."""
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -151,22 +150,3 @@ def test_any_subuid_can_be_read(text: str) -> None:
     for start, count in parse_subordinate(text):
         assert start >= 0
         assert count > 0
-
-
-@pytest.mark.timing
-def test_the_time_does_not_depend_on_how_many_are_in_use(tmp_path: Path) -> None:
-    mine = ranges(tmp_path, 4096)
-
-    def quickest() -> float:
-        times = []
-        for turn in range(20):
-            begin = time.perf_counter()
-            mine.claim(f"timed {turn}")
-            mine.reclaim(f"timed {turn}")
-            times.append(time.perf_counter() - begin)
-        return min(times)
-
-    few = quickest()
-    for turn in range(2000):
-        mine.claim(str(turn))
-    assert quickest() < 4 * few
