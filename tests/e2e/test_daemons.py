@@ -1,0 +1,102 @@
+"""Daemons themselves: two on one host, two on one directory, an orderly end, what they say of their settings."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sysproc_client import Client
+from tests.e2e.daemon import DaemonFailed, RunningDaemon, wait_until
+
+SYSPROCD = str(Path(sys.executable).with_name("sysprocd"))
+
+
+@pytest.fixture
+def other(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
+    """Another one with directories of its own; claims of uid ranges are the host's, so they are shared."""
+    beside = RunningDaemon()
+    beside.uid_claims = daemon.uid_claims
+    with beside:
+        yield beside
+
+
+def base_of(daemon: RunningDaemon) -> int:
+    """The first uid of a new container on the host."""
+    with Client(daemon.endpoint) as client:
+        init = next(one.host_pid for one in client.create().ps() if one.pid == 1)
+    return int(Path(f"/proc/{init}/uid_map").read_text().split()[1])
+
+
+def test_two_on_one_host_never_meet(daemon: RunningDaemon, other: RunningDaemon, client: Client) -> None:
+    bases = {base_of(one) for one in (daemon, other) for _ in range(3)}
+    assert len(bases) == 6
+    with Client(other.endpoint) as beside:
+        mine, theirs = ({box.id for box in one.list()} for one in (client, beside))
+        assert (len(mine), len(theirs), mine & theirs) == (3, 3, set())
+        for box in beside.list():
+            box.destroy()
+    assert {box.id for box in client.list()} == mine
+
+
+def test_a_second_one_on_the_same_directory_is_refused_and_harms_nothing(daemon: RunningDaemon, client: Client) -> None:
+    box = client.create()
+    second = RunningDaemon()
+    second.state_dir = daemon.state_dir
+    with pytest.raises(DaemonFailed, match=str(daemon.pid)), second:
+        pass
+    assert box.run(["true"]).exit_code == 0
+
+
+def test_a_second_one_at_the_same_socket_is_refused(daemon: RunningDaemon, client: Client) -> None:
+    second = RunningDaemon()
+    second.runtime_dir = daemon.runtime_dir
+    with pytest.raises(DaemonFailed), second:
+        pass
+    assert client.list() == []
+
+
+def test_an_orderly_end_leaves_containers_and_processes_running(daemon: RunningDaemon, client: Client) -> None:
+    box = client.create()
+    process = box.exec(["sh", "-c", "read go; exit 11"], exec_id="on", stdin=True)
+    process.stdin.write(b"")
+    wait = iter(process)
+    wait_until(lambda: (box.exec(["true"], stdin=False).wait(), True)[1], "it answers")
+    del wait
+    assert daemon.terminate() == 0
+    daemon.start()
+    with Client(daemon.endpoint) as again:
+        assert [one.state for one in again.list()] == ["running"]
+        assert again.get(box.id).run(["echo", "on"]).stdout == b"on\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--uid-range", "abc"], "uid"),
+        (["--listen", "tcp://0.0.0.0:1"], "listen"),
+        (["--spool-bytes", "-1"], "spool"),
+        (["--nonsense"], "nonsense"),
+        (["--config", "/no/such/file.toml"], "/no/such/file.toml"),
+    ],
+    ids=" ".join,
+)
+def test_settings_that_make_no_sense_are_named(arguments: list[str], words: str) -> None:
+    done = subprocess.run([SYSPROCD, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_say_where_each_came_from(tmp_path: Path) -> None:
+    file = tmp_path / "sysproc.toml"
+    file.write_text('group = "adm"\nlog_level = "debug"\n')
+    environment = {"SYSPROC_LOG_LEVEL": "error", "PATH": "/usr/bin"}
+    command = [SYSPROCD, "--config", str(file), "--state-dir", "/srv/x", "--print-settings"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True).stdout
+    values = {line.split()[0]: line.split(None, 2)[1:] for line in shown.splitlines() if len(line.split()) > 2}
+    assert values["state_dir"][0] == "/srv/x" and "--state-dir" in values["state_dir"][1]
+    assert values["log_level"][0] == "error" and "SYSPROC_LOG_LEVEL" in values["log_level"][1]
+    assert values["group"][0] == "adm" and "sysproc.toml" in values["group"][1]
+    assert values["runtime_dir"][1] == "default"
