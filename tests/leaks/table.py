@@ -9,6 +9,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -96,6 +97,10 @@ def watched_fds(scope: Scope) -> Iterator[str]:
             yield from (f"{role}: {kind}, number {number}" for number in range(1, count + 1))
 
 
+# Containers have whole ranges, aligned.
+UIDS_EACH = 65536
+
+
 def uid_claims(scope: Scope) -> Iterator[str]:
     """Ranges of uids that are still claimed."""
     if scope.uid_claims is not None and scope.uid_claims.is_dir():
@@ -108,12 +113,23 @@ def network_links(_: Scope) -> Iterator[str]:
 
 
 def keys(scope: Scope) -> Iterator[str]:
-    """Users of the kernel's keyrings among the uids of containers (proc(5), /proc/key-users)."""
+    """Users of the kernel's keyrings among the uids of containers (proc(5), /proc/key-users).
+
+    Not where somebody lives: a process of ours would be reported as one, so this one is another daemon's.
+    """
     first, last = scope.uids
+    inhabited = {uid // UIDS_EACH for uid in uids_of_processes()}
     for line in read_lines(Path("/proc/key-users")):
         uid = int(line.split(":")[0])
-        if first <= uid <= last:
+        if first <= uid <= last and uid // UIDS_EACH not in inhabited:
             yield f"keys of uid {uid} (0x{uid:x})"
+
+
+def uids_of_processes() -> Iterator[int]:
+    """The owner of every process here."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield directory.stat().st_uid
 
 
 def files(scope: Scope) -> Iterator[str]:

@@ -16,7 +16,7 @@ from nightos.sysproc.v1.image_service_pb2_grpc import ImageServiceStub
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from nightos.sysproc.v1.system_service_pb2_grpc import SystemServiceStub
-from sysproc_client._core.values import Environment, cpu_millis, environment, reference, size_bytes, to_hex
+from sysproc_client._core.values import Environment, count, cpu_millis, environment, reference, size_bytes, to_hex
 from sysproc_client.connection import Connection
 from sysproc_client.container import Container
 from sysproc_client.images import Images
@@ -90,7 +90,7 @@ class Client:
         for field, value in (
             ("memory_bytes", None if memory is None else size_bytes(memory)),
             ("cpu_millis", None if cpus is None else cpu_millis(cpus)),
-            ("pids", pids),
+            ("pids", None if pids is None else count(pids, "processes")),
             ("root_bytes", None if size is None else size_bytes(size)),
         ):
             if value is not None:

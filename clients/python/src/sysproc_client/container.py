@@ -14,7 +14,7 @@ from nightos.sysproc.v1 import container_pb2 as pb
 from nightos.sysproc.v1 import container_service_pb2 as service
 from nightos.sysproc.v1 import process_service_pb2 as processes
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
-from sysproc_client._core.values import Environment, as_bytes, cpu_millis, environment, size_bytes, to_hex
+from sysproc_client._core.values import Environment, as_bytes, count, cpu_millis, environment, size_bytes, to_hex
 from sysproc_client.process import Process, Result
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Container:
         if cpus is not None:
             wanted.limits.cpu_millis, paths = cpu_millis(cpus), [*paths, "limits.cpu_millis"]
         if pids is not None:
-            wanted.limits.pids, paths = pids, [*paths, "limits.pids"]
+            wanted.limits.pids, paths = count(pids, "processes"), [*paths, "limits.pids"]
         if labels is not None:
             wanted.labels.update(labels)
             paths.append("labels")

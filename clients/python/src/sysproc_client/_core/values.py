@@ -17,21 +17,31 @@ Environment = Mapping[str | bytes, str | bytes] | Mapping[str, str]
 
 
 def size_bytes(value: int | str) -> int:
-    """`256M` is 256 MiB; a plain number is bytes."""
+    """`256M` is 256 MiB; a plain number is bytes. ValueError for what is no size."""
     if isinstance(value, int):
-        return value
+        return count(value, "bytes", 2**64)
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f"{value!r} is no size: write a number, and K, M, G or T after it (256M)")
-    return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+    return count(int(float(match[1]) * 1024 ** _POWERS[match[2].lower()]), "bytes", 2**64)
 
 
 def cpu_millis(value: float | str) -> int:
-    """`0.5` is half a processor: 500 thousandths."""
+    """`0.5` is half a processor: 500 thousandths. ValueError for what is no number of them."""
     try:
-        return round(float(value) * 1000)
+        millis = round(float(value) * 1000)
     except (ValueError, OverflowError):
-        raise ValueError(f"{value!r} is no number of processors: write 0.5 or 2") from None
+        millis = -1
+    if not 0 <= millis < 2**32:
+        raise ValueError(f"{value!r} is no number of processors: write 0.5 or 2")
+    return millis
+
+
+def count(value: int, what: str, below: int = 2**32) -> int:
+    """The same number, if a message can hold it; whether it makes sense is for the service to say."""
+    if not 0 <= value < below:
+        raise ValueError(f"{value} is no number of {what}")
+    return value
 
 
 def to_hex(container_id: int) -> str:
