@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sysproc_client import Client, Container
 from tests.e2e.daemon import RunningDaemon
+
+pytestmark = pytest.mark.vm
 
 ROOT = Path(__file__).parents[2]
 SERVICES = "/nightos.sysproc.v1."

@@ -81,7 +81,16 @@ def inspect_command(options: Options, ref: str) -> None:
         return
     told["limits"] = ", ".join(f"{name} {shown(name, value)}" for name, value in told["limits"].items() if value)
     for name, value in told.items():
-        click.echo(f"{name:12} {escaped(str(value))}")
+        click.echo(f"{name:12} {escaped(readable(value))}".rstrip())
+
+
+def readable(value: Any) -> str:
+    """A value of the JSON form for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={one}" for key, one in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def shown(name: str, value: int) -> str:
