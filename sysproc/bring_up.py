@@ -21,6 +21,7 @@ from sysproc.isolation.uid_ranges import UidRange
 from sysproc.linux.pidfd import pidfd_getfd, pidfd_open
 from sysproc.linux.process import start_time
 from sysproc.running import RunningContainer
+from sysproc.storage import hierarchy
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.vsf.gpt import read_gpt
 from sysproc.to_end import to_end, undo_in_thread
@@ -46,7 +47,7 @@ async def bring_up(host: Host, row: ContainerRow, path: tuple[str, ...]) -> tupl
         uids = await to_end(host.uid_ranges.claim, host.owner(name))
         undo.add("the uid range", host.uid_ranges.release, uids)
         failpoint("containers.start.after_uids")
-        cgroup = await to_end(host.cgroups.create, path, limits_of(row))
+        cgroup = await _make_cgroups(host, row.id, path)
         undo.add("the cgroups", cgroup.remove)
         failpoint("containers.start.after_cgroup")
         built = await _build(host, row, uids, cgroup)
@@ -55,6 +56,14 @@ async def bring_up(host: Host, row: ContainerRow, path: tuple[str, ...]) -> tupl
         running = _hold(host, row, path, cgroup, uids.base, built)
         undo.pop_all()
     return running, _columns(uids, built)
+
+
+async def _make_cgroups(host: Host, container_id: int, path: tuple[str, ...]) -> Cgroup:
+    """The limits of those above hold for it also where they do not run and so have no cgroups yet."""
+    async with host.limits_lock:
+        lineage = await host.database.read(lambda c: hierarchy.lineage(c, container_id))
+        *above, own = map(limits_of, lineage)
+        return await to_end(host.cgroups.create, path, own, above=above)
 
 
 async def _build(host: Host, row: ContainerRow, uids: UidRange, cgroup: Cgroup) -> Built:

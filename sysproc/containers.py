@@ -16,7 +16,7 @@ from sysproc.errors import Aborted
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
-from sysproc.isolation.cgroups import Limits
+from sysproc.isolation.cgroups import Cgroup, Limits
 from sysproc.lifecycle import Lifecycle, Wanted, check
 from sysproc.once import TaskOwner
 from sysproc.running import RunningContainer
@@ -142,16 +142,15 @@ class Containers:
             if row.state == State.DESTROYING:
                 raise refused(to_hex(row.id), State.DESTROYING, "changed")
             limits = merged(limits_of(row), change)
-            running = self.life.held.get(row.id)
-            if running is not None:
-                await to_end(running.cgroup.set_limits, limits)
-            failpoint("containers.update.after_kernel")
-            try:
-                return await self._record_update(row, limits, change)
-            except BaseException:
-                if running is not None:
-                    await to_end(running.cgroup.set_limits, limits_of(row))
-                raise
+            cgroup = self._host.cgroups.open(await self.life.path(row.id))
+            async with self._host.limits_lock:
+                await to_end(set_if_there, cgroup, limits)
+                failpoint("containers.update.after_kernel")
+                try:
+                    return await self._record_update(row, limits, change)
+                except BaseException:
+                    await to_end(set_if_there, cgroup, limits_of(row))
+                    raise
 
     async def _record_update(self, row: ContainerRow, limits: Limits, change: Change) -> ContainerRow:
         labels = change.labels if "labels" in change.fields else row.labels
@@ -187,6 +186,12 @@ class Containers:
         """What a destroy with this request_id has destroyed already; None if there was none."""
         answer = await self._host.database.read(lambda c: requests.recall(c, request))
         return None if answer is None else msgspec.json.decode(answer, type=list[ContainerRow])
+
+
+def set_if_there(cgroup: Cgroup, limits: Limits) -> None:
+    """Let the kernel hold these limits, also of a stopped container below which others run."""
+    if cgroup.exists:
+        cgroup.set_limits(limits)
 
 
 def merged(limits: Limits, change: Change) -> Limits:

@@ -3,8 +3,9 @@
 Built once by the daemon's wiring (`sysproc.server.daemon`); no decision belongs here.
 """
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sysproc.images import Images
 from sysproc.isolation.cgroups import CgroupTree
@@ -36,6 +37,8 @@ class Host:
     uid_ranges: UidRanges
     images: Images
     sockets: Sockets
+    # Held from reading recorded limits to having them in the kernel, so that none is put in force that has changed.
+    limits_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def owner(self, container_id: str) -> str:
         """By which name a uid range is claimed for a container: no other daemon on this host has it."""

@@ -107,14 +107,12 @@ class Lifecycle:
                 raise
 
     async def _first_start(self, row: ContainerRow, stopped: bool, request: RequestKey | None) -> ContainerRow:
-        path = await self.path(row.id)
         if stopped:
             return await self.record(row.id, Step.LEFT_STOPPED, "created, not started", request)
-        return await self._start(row, path, Step.STARTED, request)
+        return await self._start(row, Step.STARTED, request)
 
-    async def _start(
-        self, row: ContainerRow, path: tuple[str, ...], step: Step, request: RequestKey | None = None
-    ) -> ContainerRow:
+    async def _start(self, row: ContainerRow, step: Step, request: RequestKey | None = None) -> ContainerRow:
+        path = await self.path(row.id)
         self.held.check_thawed(path)
         running, columns = await bring_up(self._host, row, path)
         try:
@@ -151,7 +149,7 @@ class Lifecycle:
             if row.state == State.RUNNING:
                 return row
             check(row, Step.START, "started")
-            return await self._start(row, await self.path(row.id), Step.START)
+            return await self._start(row, Step.START)
 
     # -- stop
 

@@ -167,6 +167,13 @@ def path_of(connection: Connection, container_id: int) -> tuple[int, ...]:
     return tuple(reversed(ids))
 
 
+def lineage(connection: Connection, container_id: int) -> list[ContainerRow]:
+    """The containers from the top down to this one, itself last. Raises NotFound."""
+    path = path_of(connection, container_id)
+    rows = {row.id: row for row in _rows(connection, select(CONTAINERS).where(_C.id.in_(list(map(to_hex, path)))))}
+    return [rows[one] for one in path]
+
+
 def names_of(connection: Connection, container_id: int) -> tuple[str, ...]:
     """The path for people: names, and ids where a container has none. Raises NotFound."""
     path = path_of(connection, container_id)

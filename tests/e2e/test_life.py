@@ -34,6 +34,17 @@ def test_the_limits_are_those_of_the_kernel(client: Client) -> None:
     assert b"fork" in forks.stderr
 
 
+def test_the_limits_of_a_stopped_parent_hold_for_its_children_and_change_for_them(client: Client) -> None:
+    parent = client.create(pids=12, start=False)
+    child = client.create(parent=parent)
+    fork_20 = ["sh", "-c", "for i in $(seq 20); do sleep 1000 & done; kill $(jobs -p)"]
+    assert b"fork" in child.run(fork_20, timeout=20).stderr
+    parent.update(clear=["pids"])
+    assert b"fork" not in child.run(fork_20, timeout=20).stderr
+    parent.update(pids=12)
+    assert b"fork" in child.run(fork_20, timeout=20).stderr
+
+
 def test_memory_beyond_the_limit_ends_the_process_not_the_host(client: Client) -> None:
     box = client.create(memory="32M")
     hog = box.run(["sh", "-c", "head -c 200000000 /dev/zero | tail -c 199000000 > /dev/null; exit $?"], timeout=60)
