@@ -12,7 +12,7 @@ import msgspec
 
 from sysproc.bring_up import limits_of
 from sysproc.destroy import Destructions
-from sysproc.errors import Aborted
+from sysproc.errors import Aborted, PermissionDenied
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
@@ -26,13 +26,19 @@ from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.requests import RequestKey
 from sysproc.to_end import to_end
 
+LOWERED_BY_ITSELF = frozenset({"memory_bytes", "cpu_millis", "pids"})
+
 __all__ = ["Change", "Containers", "Listing", "Wanted"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What UpdateContainer sets: the fields named in `fields`, None or empty clears."""
+    """What UpdateContainer sets: the fields named in `fields`, None or empty clears.
 
+    of_itself: it is a container that changes itself, which may lower its limits, and nothing else.
+    """
+
+    of_itself: bool
     fields: frozenset[str]
     limits: Limits
     labels: Mapping[str, str]
@@ -40,8 +46,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Listing:
-    """Which containers ListContainers shows: at most `limit` after the token `after`, those with all these labels."""
+    """Which containers ListContainers shows: at most `limit` after the token `after`, those with all these labels.
 
+    itself: the one that they are below as well.
+    """
+
+    itself: bool
     children_only: bool
     labels: Mapping[str, str]
     limit: int
@@ -68,6 +78,7 @@ class Containers:
             lambda c: hierarchy.list_page(
                 c,
                 None if below is None else below.id,
+                itself=listing.itself,
                 children_only=listing.children_only,
                 labels=listing.labels,
                 limit=listing.limit,
@@ -75,9 +86,9 @@ class Containers:
             )
         )
 
-    async def names(self, row: ContainerRow) -> Sequence[str]:
-        """The path of names from the top; the id where a container has no name."""
-        return await self._host.database.read(lambda c: hierarchy.names_of(c, row.id))
+    async def names(self, row: ContainerRow, below: int | None) -> Sequence[str]:
+        """The path of names from one above it (None: the top); the id where a container has no name."""
+        return await self._host.database.read(lambda c: hierarchy.names_of(c, row.id, below))
 
     async def running(self, row: ContainerRow) -> RunningContainer:
         """The fds of a container in which a process can be started; raises FailedPrecondition if it does not run."""
@@ -142,6 +153,8 @@ class Containers:
             if row.state == State.DESTROYING:
                 raise refused(to_hex(row.id), State.DESTROYING, "changed")
             limits = merged(limits_of(row), change)
+            if change.of_itself:
+                check_lowers(limits_of(row), limits, change)
             cgroup = self._host.cgroups.open(await self.life.path(row.id))
             async with self._host.limits_lock:
                 await to_end(set_if_there, cgroup, limits)
@@ -198,6 +211,18 @@ def merged(limits: Limits, change: Change) -> Limits:
     """The limits after a change: a field that the change names is replaced, None included."""
     named = {name: getattr(change.limits, name) for name in change.fields if hasattr(limits, name)}
     return replace(limits, **named)
+
+
+def check_lowers(now: Limits, wanted: Limits, change: Change) -> None:
+    """Raise PermissionDenied for what a container may not do to itself: anything but lowering limits."""
+    pairs = [(getattr(now, name), getattr(wanted, name)) for name in LOWERED_BY_ITSELF]
+    lowers = all(before is None or (after is not None and after <= before) for before, after in pairs)
+    if not lowers or not change.fields <= LOWERED_BY_ITSELF:
+        raise PermissionDenied(
+            "A container may lower its own limits, and change nothing else of itself.",
+            resolution="Ask whoever is above it.",
+            reason="ONLY_DOWNWARD",
+        )
 
 
 def check_etag(row: ContainerRow, etag: str) -> None:

@@ -114,6 +114,12 @@ class ResourceExhausted(SysprocError):
     kind, reason = Kind.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED"
 
 
+class LimitExceeded(ResourceExhausted):
+    """A limit that somebody set for a container, or for one above it, would be exceeded; the figures are its own."""
+
+    reason = "LIMIT_EXCEEDED"
+
+
 class Unavailable(SysprocError):
     """Not now; the same call may work in a moment."""
 

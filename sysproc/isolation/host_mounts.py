@@ -93,13 +93,16 @@ def make_run(base: int) -> int:
 
 
 def make_socket_directory(base: int, backlog: int) -> tuple[int, socket.socket]:
-    """/run/sysproc: the API socket, listening, on a tmpfs of its own that is read-only from then on."""
+    """/run/sysproc: the API socket, listening, on a tmpfs of its own that is read-only from then on.
+
+    Every user inside may connect; what one may do there is decided by its uid (`sysproc.server.interceptor`).
+    """
     flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
     directory = tmpfs(flags, mode="0755", uid=str(base), gid=str(base), size="4k", nr_inodes="8")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     listener.bind(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
     os.chown(SOCKET_NAME, base, base, dir_fd=directory)
-    os.chmod(SOCKET_NAME, 0o660, dir_fd=directory)
+    os.chmod(SOCKET_NAME, 0o666, dir_fd=directory)
     listener.listen(backlog)
     mount_setattr(directory, "", set_=MOUNT_ATTR_RDONLY)
     return directory, listener

@@ -19,7 +19,8 @@ import grpc
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from sysproc.errors import Internal, SysprocError, Unavailable
+from sysproc.errors import Internal, Kind, SysprocError, Unavailable
+from sysproc.server import audit
 from sysproc.server.call import Call
 from sysproc.server.status import wire_status
 
@@ -82,13 +83,15 @@ class Around:
 
     async def _end(self, error: SysprocError) -> None:
         status = wire_status(error)
+        if error.kind is Kind.PERMISSION_DENIED:
+            audit.write_refusal(self.call, error)
         self._log(status.code.name, reason=error.reason, error=status.message)
-        await send(error, self.call.context)
+        await send(audit.as_told(self.call.caller, error), self.call.context)
 
     def _log(self, code: str, **more: str) -> None:
-        method, refused = self.call.method.name, code == "PERMISSION_DENIED"
+        method = self.call.method.name
         self._counts[method, code] += 1
-        write = log.warning if refused else log.debug if method in QUIET else log.info
+        write = log.debug if method in QUIET else log.info
         write("call", code=code, ms=round((time.perf_counter() - self._begun) * 1000, 2), **more)
 
 

@@ -29,14 +29,20 @@ Targets = Mapping[str, ContainerRow | None]
 
 @dataclass
 class Call:
-    """answered: the same request had its answer before, which is given again; there are no targets then."""
+    """asked: what the request names, as it was written. answered: its answer of before is given; no targets then."""
 
     method: Method
     caller: Caller
     context: "grpc.aio.ServicerContext[Message, Message]"
     number: str = field(default_factory=lambda: f"{_BOOT}-{next(_numbers)}")
     targets: Targets = field(default_factory=dict)
+    asked: str = ""
     answered: bool = False
+
+    @property
+    def viewer(self) -> int | None:
+        """In which container the caller sees what it is answered; None is the host."""
+        return self.caller.container_id
 
     @property
     def target(self) -> ContainerRow | None:

@@ -25,43 +25,45 @@ class ContainerService:
         if request.validate_only:
             return pb.CreateContainerResponse(container=convert.new_to_proto(await self._containers.validate(wanted)))
         row = await self._containers.create(wanted, call.key(request))
-        return pb.CreateContainerResponse(container=convert.container_to_proto(row))
+        return pb.CreateContainerResponse(container=convert.container_to_proto(row, call.viewer))
 
     async def GetContainer(self, _: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
         """See the proto."""
-        names = await self._containers.names(call.container)
-        return pb.GetContainerResponse(container=convert.container_to_proto(call.container), path="/".join(names))
+        names = await self._containers.names(call.container, call.viewer)
+        shown = convert.container_to_proto(call.container, call.viewer)
+        return pb.GetContainerResponse(container=shown, path="/".join(names) or ".")
 
     async def ListContainers(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:
         """See the proto."""
         page = await self._containers.list(call.target, convert.listing_from_proto(request))
-        return convert.page_to_proto(page)
+        return convert.page_to_proto(page, call.viewer)
 
     async def UpdateContainer(self, request: pb.UpdateContainerRequest, call: Call) -> pb.UpdateContainerResponse:
         """See the proto."""
         etag = request.etag or request.container.etag
-        row = await self._containers.update(call.container, convert.change_from_proto(request), etag)
-        return pb.UpdateContainerResponse(container=convert.container_to_proto(row))
+        change = convert.change_from_proto(request, of_itself=call.container.id == call.viewer)
+        row = await self._containers.update(call.container, change, etag)
+        return pb.UpdateContainerResponse(container=convert.container_to_proto(row, call.viewer))
 
     async def StartContainer(self, _: pb.StartContainerRequest, call: Call) -> pb.StartContainerResponse:
         """See the proto."""
         row = await self._containers.start(call.container)
-        return pb.StartContainerResponse(container=convert.container_to_proto(row))
+        return pb.StartContainerResponse(container=convert.container_to_proto(row, call.viewer))
 
     async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:
         """See the proto."""
         row = await self._containers.stop(call.container, convert.grace_from_proto(request))
-        return pb.StopContainerResponse(container=convert.container_to_proto(row))
+        return pb.StopContainerResponse(container=convert.container_to_proto(row, call.viewer))
 
     async def FreezeContainer(self, _: pb.FreezeContainerRequest, call: Call) -> pb.FreezeContainerResponse:
         """See the proto."""
         row = await self._containers.freeze(call.container)
-        return pb.FreezeContainerResponse(container=convert.container_to_proto(row))
+        return pb.FreezeContainerResponse(container=convert.container_to_proto(row, call.viewer))
 
     async def ThawContainer(self, _: pb.ThawContainerRequest, call: Call) -> pb.ThawContainerResponse:
         """See the proto."""
         row = await self._containers.thaw(call.container)
-        return pb.ThawContainerResponse(container=convert.container_to_proto(row))
+        return pb.ThawContainerResponse(container=convert.container_to_proto(row, call.viewer))
 
     async def DestroyContainer(
         self, request: pb.DestroyContainerRequest, call: Call

@@ -38,10 +38,10 @@ class ImageService:
         async for update in with_progress(work):
             yield convert.update_to_proto(update)
 
-    async def ListImages(self, request: pb.ListImagesRequest, _: Call) -> pb.ListImagesResponse:
+    async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
         """See the proto."""
         size, after = convert.page_from_proto(request)
-        return convert.page_to_proto(await self._images.list(size + 1, after), size)
+        return convert.page_to_proto(await self._images.list(size + 1, after), size, call.viewer)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, _: Call) -> pb.DeleteImageResponse:
         """See the proto."""

@@ -2,7 +2,7 @@
 
     refused connection, or a method that the caller may not call ──▶ PERMISSION_DENIED, before anything is read
       ▼
-    the request, or the first of a stream; the references in it ──▶ INVALID_ARGUMENT, NOT_FOUND
+    the request, or the first of a stream; the references in it ──▶ INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED
       ▼
     the servicer ──▶ whatever becomes of it: sysproc.server.around
 
@@ -20,14 +20,14 @@ import grpc
 from google.protobuf.message import Message
 from structlog.contextvars import bind_contextvars
 
-from nightos.sysproc.v1.access_pb2 import CALLER_ANYONE
+from nightos.sysproc.v1.access_pb2 import CALLER_ANYONE, CALLER_HOST
 from sysproc.errors import PermissionDenied, Unimplemented
 from sysproc.server.access import Method, Served
 from sysproc.server.around import Around, Context, send, stopping
 from sysproc.server.call import Call
 from sysproc.server.peer import Caller
 from sysproc.server.reading import opening_of, read, read_all, replayed
-from sysproc.server.targets import Resolver
+from sysproc.server.targets import Resolver, asked
 
 # What a client has sent: one message, or many. Nothing of it is read before the caller is known to be allowed.
 Sent = bytes | AsyncIterator[bytes]
@@ -122,6 +122,7 @@ class Interceptor(grpc.GenericRpcHandler):
         return replayed(call.method, first, requests)
 
     async def _resolve(self, call: Call, request: Message) -> None:
+        call.asked = asked(call.method, request)
         found = await self._resolver.resolve(call.method, request, call.caller)
         call.targets, call.answered = found.targets, found.answered
         bind_contextvars(container=call.named)
@@ -141,10 +142,17 @@ def check_caller(call: Call) -> None:
     caller = call.caller
     if caller.refused:
         raise denied(caller.refused, "Use the socket that is meant for you, as a user who may.")
-    if call.method.caller == CALLER_ANYONE:
-        return
-    if caller.container_id is not None:
-        raise denied("A container may not do this, or not there.", "Ask whoever created the container to do it.")
+    if not may_call(caller, call.method):
+        raise denied("You may not do this.", "`sysproc whoami` shows what you may do; ask who created the container.")
+
+
+def may_call(caller: Caller, method: Method) -> bool:
+    """Whether a caller whose connection was not refused may call a method at all."""
+    if method.caller == CALLER_ANYONE:
+        return True
+    if method.caller == CALLER_HOST:
+        return caller.authority and caller.container_id is None
+    return caller.authority
 
 
 def denied(brief: str, resolution: str) -> PermissionDenied:

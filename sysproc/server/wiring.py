@@ -28,15 +28,15 @@ from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.uid_ranges import UidRanges
 from sysproc.once import TaskOwner
 from sysproc.processes import Processes
-from sysproc.server.access import AccessUndeclared, Served, served, stale_hosts
+from sysproc.server.access import AccessUndeclared, Served, methods, served, stale_hosts
 from sysproc.server.call import Call
 from sysproc.server.claims import cgroup_tree, claimed, emptied_private, make_runtime_dir, root_directory
 from sysproc.server.container_service import ContainerService
 from sysproc.server.health import Health
 from sysproc.server.image_service import ImageService
-from sysproc.server.interceptor import Interceptor
+from sysproc.server.interceptor import Interceptor, may_call
 from sysproc.server.listeners import HostListeners, gid_of
-from sysproc.server.peer import Peers
+from sysproc.server.peer import Caller, Peers
 from sysproc.server.process_service import ProcessService
 from sysproc.server.relay import Relay
 from sysproc.server.settings import Settings
@@ -149,11 +149,16 @@ def our_services(host: Host, containers: Containers, processes: Processes) -> li
     process = process_service_pb2.DESCRIPTOR.services_by_name["ProcessService"]
     image = image_service_pb2.DESCRIPTOR.services_by_name["ImageService"]
     system = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"]
+    every = [method for descriptor in (container, process, image, system) for method in methods(descriptor)]
+
+    def permitted(caller: Caller) -> list[str]:
+        return [method.name for method in every if may_call(caller, method)]
+
     return [
         (container, ContainerService(containers)),
         (process, ProcessService(containers, processes)),
         (image, ImageService(host.images)),
-        (system, SystemService(containers, System(host.cgroups, host.state_dir))),
+        (system, SystemService(containers, System(host.cgroups, host.state_dir), permitted)),
     ]
 
 

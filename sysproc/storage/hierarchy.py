@@ -174,9 +174,13 @@ def lineage(connection: Connection, container_id: int) -> list[ContainerRow]:
     return [rows[one] for one in path]
 
 
-def names_of(connection: Connection, container_id: int) -> tuple[str, ...]:
-    """The path for people: names, and ids where a container has none. Raises NotFound."""
+def names_of(connection: Connection, container_id: int, below: int | None = None) -> tuple[str, ...]:
+    """The path for people, from one above it (None: the top) down: names, and ids where a container has none.
+
+    Empty for that one itself. Raises NotFound.
+    """
     path = path_of(connection, container_id)
+    path = path if below is None else path[path.index(below) + 1 :]
     found = connection.execute(select(_C.id, _C.name).where(_C.id.in_([to_hex(one) for one in path])))
     named = {row.id: row.name for row in found}
     return tuple(named[to_hex(one)] or to_hex(one) for one in path)
@@ -207,20 +211,24 @@ def list_page(
     connection: Connection,
     below: int | None,
     *,
+    itself: bool = False,
     children_only: bool = False,
     labels: Mapping[str, str] | None = None,
     limit: int = 100,
     after: str = "",
 ) -> Page:
-    """Containers below one (None: the top), oldest first. A label with an empty value matches any value.
+    """Containers below one (None: the top), with `itself` that one too, oldest first.
+
+    A label with an empty value matches any value.
 
     Raises InvalidArgument for a token that this service did not give.
     """
     query = select(CONTAINERS).where(_C.created_revision > token_revision(after)).order_by(_C.created_revision)
-    if children_only:
-        query = query.where(_C.parent_id.is_(None) if below is None else _C.parent_id == to_hex(below))
-    elif below is not None:
-        query = query.where(_C.id.in_(select(_below(below).c.id)))
+    if below is not None:
+        within = _C.parent_id == to_hex(below) if children_only else _C.id.in_(select(_below(below).c.id))
+        query = query.where(within | (_C.id == to_hex(below)) if itself else within)
+    elif children_only:
+        query = query.where(_C.parent_id.is_(None))
     for name, value in (labels or {}).items():
         stored = _C.labels[name].as_string()
         query = query.where(stored.is_not(None) if not value else stored == value)

@@ -1,9 +1,11 @@
 """A caller that is a process of a container, though its Python is the host's: prints what it was told, as JSON.
 
-    python -m tests.e2e.calling_inside INIT_PID UID METHOD…
+    python -m tests.e2e.calling_inside INIT_PID UID METHOD…       < nothing
+    python -m tests.e2e.calling_inside INIT_PID UID               < a script that sets `answer`
 
-It joins the container's cgroups and mount namespace, becomes one of its users, and calls the methods without a
-request on /run/sysproc/sysproc.sock there. Used by `tests.e2e.test_callers`.
+It joins the container's cgroups and mount namespace and becomes one of its users. Then it calls the methods without a
+request on /run/sysproc/sysproc.sock there, or runs the script, which has a client of that socket as `client`. Used by
+`tests.e2e.test_callers` and `tests.e2e.test_authority`.
 """
 
 import json
@@ -16,6 +18,7 @@ import grpc._channel  # what grpcio would import later could not be found from i
 
 from nightos.sysproc.v1 import system_service_pb2
 from sysproc.linux.namespaces import CLONE_NEWNS, setns
+from sysproc_client import Client, SysprocError
 
 SOCKET = "unix:///run/sysproc/sysproc.sock"
 
@@ -59,9 +62,24 @@ def call(channel: grpc.Channel, method: str) -> str:
     return f"OK {caller.container_id:016x} {caller.uid} {caller.container_name}"
 
 
+def run_script(script: str) -> object:
+    """What a script leaves as `answer`; an error of the service ends it and is the answer: its class and reason."""
+    known: dict[str, object] = {"answer": None, "SysprocError": SysprocError}
+    with Client(SOCKET) as client:
+        try:
+            exec(script, known | {"client": client}, known)
+        except SysprocError as error:
+            return [type(error).__name__, error.reason]
+    return known["answer"]
+
+
 def main() -> None:
     """See the module's docstring."""
+    script = "" if sys.argv[3:] else sys.stdin.read()
     enter(int(sys.argv[1]), int(sys.argv[2]))
+    if script:
+        sys.stdout.write(json.dumps(run_script(script)))
+        return
     with grpc.insecure_channel(SOCKET) as channel:
         sys.stdout.write(json.dumps({method: call(channel, method) for method in sys.argv[3:]}))
 

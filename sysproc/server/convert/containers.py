@@ -109,11 +109,11 @@ def read_wanted(request: service.CreateContainerRequest, parent: ContainerRow | 
     )
 
 
-def container_to_proto(row: ContainerRow) -> pb.Container:
-    """A container as the API shows it."""
+def container_to_proto(row: ContainerRow, viewer: int | None) -> pb.Container:
+    """A container as the API shows it to a caller in the container `viewer`, or on the host (None)."""
     return pb.Container(
         id=row.id,
-        parent_id=row.parent_id or 0,
+        parent_id=0 if row.id == viewer else row.parent_id or 0,
         name=row.name,
         image=row.image_name,
         hostname=row.hostname,
@@ -167,12 +167,12 @@ def summary_to_proto(count: int) -> service.DestroyContainerResponse:
 # -- requests
 
 
-def change_from_proto(request: service.UpdateContainerRequest) -> Change:
+def change_from_proto(request: service.UpdateContainerRequest, *, of_itself: bool) -> Change:
     """What is to be changed: what the mask names, or without a mask everything that is populated."""
-    return validate.valid(lambda findings: read_change(request, findings))
+    return validate.valid(lambda findings: read_change(request, of_itself, findings))
 
 
-def read_change(request: service.UpdateContainerRequest, findings: Findings) -> Change:
+def read_change(request: service.UpdateContainerRequest, of_itself: bool, findings: Findings) -> Change:
     """The same, with what is wrong collected."""
     asked = request.container
     masked = request.HasField("update_mask")
@@ -182,7 +182,7 @@ def read_change(request: service.UpdateContainerRequest, findings: Findings) -> 
     fields = frozenset[str]().union(*named) if masked else populated(asked)
     findings.labels("container.labels", asked.labels)
     limits = limits_from_proto(asked.limits, "container.limits", findings)
-    return Change(fields=fields, limits=limits, labels=dict(asked.labels))
+    return Change(of_itself=of_itself, fields=fields, limits=limits, labels=dict(asked.labels))
 
 
 def populated(asked: pb.Container) -> frozenset[str]:
@@ -207,6 +207,7 @@ def listing_from_proto(request: service.ListContainersRequest) -> Listing:
     """Which containers are asked for."""
     validate.valid(lambda findings: findings.labels("labels", request.labels))
     return Listing(
+        itself=request.below.WhichOneof("ref") is None,
         children_only=request.children_only,
         labels=dict(request.labels),
         limit=page_size(request.page_size),
@@ -214,7 +215,7 @@ def listing_from_proto(request: service.ListContainersRequest) -> Listing:
     )
 
 
-def page_to_proto(page: Page) -> service.ListContainersResponse:
+def page_to_proto(page: Page, viewer: int | None) -> service.ListContainersResponse:
     """One page of a list."""
-    rows = [container_to_proto(row) for row in page.containers]
+    rows = [container_to_proto(row, viewer) for row in page.containers]
     return service.ListContainersResponse(containers=rows, next_page_token=page.next_token)

@@ -4,6 +4,7 @@ The verbs are in `sysproc.images`; how the parts of an upload are read is in `sy
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nightos.sysproc.v1 import image_service_pb2 as service
 from sysproc.errors import InvalidArgument
@@ -57,7 +58,11 @@ def page_from_proto(request: service.ListImagesRequest) -> tuple[int, str]:
     return page_size(request.page_size), request.page_token
 
 
-def page_to_proto(images: Sequence[Image], size: int) -> service.ListImagesResponse:
-    """One page of a list; there is a next one if more were found than it has room for."""
+def page_to_proto(images: Sequence[Image], size: int, viewer: int | None) -> service.ListImagesResponse:
+    """One page of a list; there is a next one if more were found than it has room for.
+
+    Inside a container (viewer) nobody is told how many containers there are of an image.
+    """
     token = images[size - 1].name if len(images) > size else ""
-    return service.ListImagesResponse(images=[image_to_proto(image) for image in images[:size]], next_page_token=token)
+    shown = [image if viewer is None else replace(image, containers=0) for image in images[:size]]
+    return service.ListImagesResponse(images=map(image_to_proto, shown), next_page_token=token)

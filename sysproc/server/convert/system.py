@@ -3,6 +3,8 @@
 What is known about the kernel is gathered by `sysproc.system`; a caller is identified by `sysproc.server.peer`.
 """
 
+from collections.abc import Iterable
+
 from nightos.sysproc.v1 import system_service_pb2 as service
 from sysproc.isolation.cgroups import CgroupMode
 from sysproc.isolation.kernel_features import Finding
@@ -17,7 +19,7 @@ CGROUP_MODES = {
 }
 
 
-def caller_to_proto(caller: Caller, container_name: str) -> service.WhoAmIResponse:
+def caller_to_proto(caller: Caller, container_name: str, methods: Iterable[str]) -> service.WhoAmIResponse:
     """A caller as it is told who it is."""
     return service.WhoAmIResponse(
         container_id=caller.container_id or 0,
@@ -25,6 +27,7 @@ def caller_to_proto(caller: Caller, container_name: str) -> service.WhoAmIRespon
         pid=caller.pid,
         authority=caller.authority,
         container_name=container_name,
+        methods=methods,
     )
 
 

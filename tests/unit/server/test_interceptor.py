@@ -1,146 +1,23 @@
 """What happens around every call, through a real gRPC server: who may, what is named, how errors look."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 from grpc import aio
 from grpc_health.v1 import health_pb2
 from structlog.testing import capture_logs
 
 from nightos.sysproc.v1 import container_service_pb2 as containers
 from nightos.sysproc.v1 import process_service_pb2 as processes
-from nightos.sysproc.v1 import system_service_pb2 as system
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc.errors import FailedPrecondition
-from sysproc.server.access import Served, served
-from sysproc.server.call import Call, request_key
-from sysproc.server.health import Health
-from sysproc.server.interceptor import Interceptor
-from sysproc.server.peer import UNKNOWN, Caller
-from sysproc.server.targets import Resolver
-from sysproc.storage import hierarchy, requests
-from sysproc.storage.database import Database
-from sysproc.storage.hierarchy import NewContainer
-from sysproc.storage.images import Content, put_image
-
-HOST = Caller(None, 0, 1, authority=True)
-INSIDE = Caller(0xA, 0, 1, authority=True)
-INSIDE_USER = Caller(0xA, 33, 1, authority=False)
-SERVICES: list[Any] = [
-    containers.DESCRIPTOR.services_by_name["ContainerService"],
-    processes.DESCRIPTOR.services_by_name["ProcessService"],
-    system.DESCRIPTOR.services_by_name["SystemService"],
-]
-WEB, WORKER, NAMELESS, DEEP = 0xA, 0xB, 0xC0FFEE, 0xD
-
-
-class Answers:
-    """A servicer of everything: it notes what reaches it, and answers empty or by `do`."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[Call, Any]] = []
-        self.do: Callable[[], Any] = lambda: None
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return self.stream if name in ("Exec", "DestroyContainer") else self.unary
-
-    async def unary(self, request: Message, call: Call) -> Message:
-        self.seen.append((call, request))
-        if (doing := self.do()) is not None:
-            await doing
-        return call.method.response()
-
-    async def stream(self, request: Any, call: Call) -> AsyncIterator[Message]:
-        messages = [one async for one in request] if call.method.client_streaming else request
-        self.seen.append((call, messages))
-        if (doing := self.do()) is not None:
-            await doing
-        yield call.method.response()
-
-
-@dataclass
-class Wire:
-    answers: Answers
-    health: Health
-    interceptor: Interceptor
-    database: Database
-    channel: Any  # grpc's types cannot say bytes in, bytes out
-    caller: list[Caller] = field(default_factory=lambda: [HOST])
-
-    async def call(self, path: str, request: Message | bytes, timeout: float | None = 10) -> bytes:
-        raw = request if isinstance(request, bytes) else request.SerializeToString()
-        name = path if path.startswith("/") else f"/nightos.sysproc.v1.{path}"
-        return await self.channel.unary_unary(name)(raw, timeout=timeout)  # type: ignore[no-any-return]  # bytes
-
-    async def exec(self, *sent: processes.ExecRequest | bytes) -> list[bytes]:
-        raw = [one if isinstance(one, bytes) else one.SerializeToString() for one in sent]
-        stream = self.channel.stream_stream("/nightos.sysproc.v1.ProcessService/Exec")(iter(raw), timeout=10)
-        return [one async for one in stream]
-
-    async def refused(self, path: str, request: Message | bytes, code: grpc.StatusCode) -> ErrorInfo:
-        with pytest.raises(aio.AioRpcError) as refusal:
-            await self.call(path, request)
-        return self.info(refusal.value, code)
-
-    def info(self, error: aio.AioRpcError, code: grpc.StatusCode) -> ErrorInfo:
-        assert (error.code(), self.answers.seen) == (code, [])
-        return info_of(error)
-
-
-def info_of(error: aio.AioRpcError) -> ErrorInfo:
-    status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
-    info = ErrorInfo()
-    assert status.details[0].Unpack(info)
-    assert (status.message, status.code) == (error.details(), error.code().value[0])
-    assert info.domain == "sysproc.nightos"
-    assert info.metadata["resolution"]
-    return info
-
-
-def new(container_id: int, name: str, parent: int | None) -> NewContainer:
-    return NewContainer(container_id, parent, name, "h", "i", "d", None, None, None, 1, (), {}, "default")
-
-
-def fill(connection: Any) -> None:
-    put_image(connection, "i", Content("d", 1, 1, 1, 0), replace=False)
-    for container_id, name, parent in (
-        (WEB, "web", None),
-        (WORKER, "worker", WEB),
-        (NAMELESS, "", WORKER),
-        (DEEP, "deep", NAMELESS),
-    ):
-        hierarchy.insert_container(connection, new(container_id, name, parent))
-
-
-@asynccontextmanager
-async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
-    database = Database(tmp_path / "db")
-    await database.write(fill)
-    answers, health = Answers(), Health(one.full_name for one in SERVICES)
-    await health.set(True)
-    table: list[Served] = [one for service in SERVICES for one in served(service, answers)]
-    health_service: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
-    table += served(health_service, health)
-    caller: list[Caller] = [HOST]
-    interceptor = Interceptor(table, lambda _: caller[0], Resolver(database))
-    server = aio.server(handlers=(interceptor,))
-    server.add_insecure_port(f"unix:{tmp_path}/s")
-    await server.start()
-    try:
-        async with aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
-            yield Wire(answers, health, interceptor, database, channel, caller)
-    finally:
-        await server.stop(None)
-        database.close()
+from sysproc.server.access import served
+from sysproc.server.call import request_key
+from sysproc.server.peer import UNKNOWN
+from sysproc.storage import requests
+from tests.unit.server.wire import DEEP, HOST, NAMELESS, SERVICES, WEB, WORKER, Wire, info_of, wire
 
 
 @pytest.mark.parametrize(
@@ -196,31 +73,6 @@ async def test_the_host_is_named_where_a_parent_is(tmp_path: Path, ref: Containe
         await it.call("ContainerService/CreateContainer", containers.CreateContainerRequest(parent=ref))
         await it.call("ContainerService/ListContainers", containers.ListContainersRequest(below=ref))
         assert [call.target for call, _ in it.answers.seen] == [None, None]
-
-
-@pytest.mark.parametrize("caller", [INSIDE, INSIDE_USER])
-async def test_inside_a_container_everything_but_whoami_and_health_is_refused_with_one_text(
-    tmp_path: Path, caller: Caller
-) -> None:
-    async with wire(tmp_path) as it:
-        it.caller[0] = caller
-        await it.call("SystemService/WhoAmI", b"")
-        await it.call("/grpc.health.v1.Health/Check", b"")
-        it.answers.seen.clear()
-        texts = set()
-        for path, request in (
-            ("ContainerService/GetContainer", containers.GetContainerRequest(container=ContainerRef(id=WEB))),
-            ("ContainerService/GetContainer", containers.GetContainerRequest(container=ContainerRef(id=99))),
-            ("ContainerService/GetContainer", b"\xff\xff not a message"),
-            ("ContainerService/CreateContainer", containers.CreateContainerRequest()),
-            ("SystemService/GetSystemInfo", b""),
-            ("ProcessService/Exec", b""),
-        ):
-            with pytest.raises(aio.AioRpcError) as refusal:
-                await it.call(path, request)
-            it.info(refusal.value, grpc.StatusCode.PERMISSION_DENIED)
-            texts.add(refusal.value.details())
-        assert len(texts) == 1
 
 
 async def test_a_refused_connection_gets_nothing_at_all_but_the_reason(tmp_path: Path) -> None:

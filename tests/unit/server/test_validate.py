@@ -202,9 +202,9 @@ def test_a_change_is_what_the_mask_names_or_else_what_is_there(
         request.update_mask.paths.extend(paths)
     if fields is None:
         with pytest.raises(InvalidArgument, match="update_mask"):
-            convert.change_from_proto(request)
+            convert.change_from_proto(request, of_itself=False)
     else:
-        change = convert.change_from_proto(request)
+        change = convert.change_from_proto(request, of_itself=False)
         assert change.fields == frozenset(fields)
         assert (change.limits.memory_bytes, change.limits.pids) == (2**30, None)
 
@@ -213,7 +213,7 @@ def test_a_change_is_what_the_mask_names_or_else_what_is_there(
 def test_random_bytes_are_read_or_refused(raw: bytes) -> None:
     readers: list[tuple[Callable[[Any], object], type[Message]]] = [
         (lambda request: convert.wanted_from_proto(request, None), service.CreateContainerRequest),
-        (convert.change_from_proto, service.UpdateContainerRequest),
+        (lambda request: convert.change_from_proto(request, of_itself=False), service.UpdateContainerRequest),
         (convert.listing_from_proto, service.ListContainersRequest),
         (convert.grace_from_proto, service.StopContainerRequest),
     ]

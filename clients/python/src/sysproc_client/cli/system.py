@@ -1,5 +1,7 @@
 """Subcommands about the service itself: whoami, info, version."""
 
+from collections.abc import Sequence
+
 import click
 
 from sysproc_client.cli.main import Options
@@ -23,12 +25,23 @@ def whoami_command(options: Options) -> None:
         "uid": me.uid,
         "pid": me.pid,
         "authority": me.authority,
+        "methods": list(me.methods),
     }
     if options.output == "json":
         print_json(told)
         return
     where = f"in container {told['container']}" if me.container_id else "on the host"
     click.echo(f"uid {me.uid}, pid {me.pid}, {where}; {'with' if me.authority else 'without'} authority")
+    click.echo("may call: " + may_call(me.methods))
+
+
+def may_call(methods: Sequence[str]) -> str:
+    """The methods for people: grouped by their service."""
+    services: dict[str, list[str]] = {}
+    for method in methods:
+        service, _, name = method.partition("/")
+        services.setdefault(service.removesuffix("Service"), []).append(name)
+    return "; ".join(f"{service}: {', '.join(names)}" for service, names in services.items())
 
 
 @click.command("info")
