@@ -156,6 +156,7 @@ def _hold(
         cgroup=cgroup,
         uid_base=uid_base,
         profile=row.profile,
+        api_users=row.api_users,
         environment=row.environment,
         exec_dir=host.state_dir.container(to_hex(row.id)).execs,
     )
@@ -196,6 +197,7 @@ def adopt(host: Host, row: ContainerRow, path: tuple[str, ...]) -> RunningContai
         cgroup=host.cgroups.open(path),
         uid_base=row.uid_base,
         profile=row.profile,
+        api_users=row.api_users,
         environment=row.environment,
         exec_dir=host.state_dir.container(to_hex(row.id)).execs,
     )

@@ -5,10 +5,13 @@ found at the next start (`sysproc.recovery`). The steps are next door: `sysproc.
 states and what may follow what are in `sysproc.states`. Nothing of gRPC belongs here, nor who may call what.
 """
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
+from sqlalchemy import Connection
 
 from sysproc.bring_up import limits_of
 from sysproc.destroy import Destructions
@@ -21,27 +24,26 @@ from sysproc.lifecycle import Lifecycle, Wanted, check
 from sysproc.once import TaskOwner
 from sysproc.running import RunningContainer
 from sysproc.states import State, Step, refused, target
-from sysproc.storage import hierarchy, requests
+from sysproc.storage import hierarchy, quotas, requests
 from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.requests import RequestKey
 from sysproc.to_end import to_end
 
-LOWERED_BY_ITSELF = frozenset({"memory_bytes", "cpu_millis", "pids"})
+KERNEL = frozenset({"memory_bytes", "cpu_millis", "pids"})
 
 __all__ = ["Change", "Containers", "Listing", "Wanted"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What UpdateContainer sets: the fields named in `fields`, None or empty clears.
+    """What UpdateContainer sets: columns of the record by name, None clears.
 
-    of_itself: it is a container that changes itself, which may lower its limits, and nothing else.
+    asked_by: the container of the caller, None on the host. One that changes itself may lower its limits, and nothing
+    else.
     """
 
-    of_itself: bool
-    fields: frozenset[str]
-    limits: Limits
-    labels: Mapping[str, str]
+    asked_by: int | None
+    columns: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -152,31 +154,32 @@ class Containers:
             check_etag(row, etag)
             if row.state == State.DESTROYING:
                 raise refused(to_hex(row.id), State.DESTROYING, "changed")
-            limits = merged(limits_of(row), change)
-            if change.of_itself:
-                check_lowers(limits_of(row), limits, change)
+            if change.asked_by == row.id:
+                check_lowers(row, change)
+            limits = replace(limits_of(row), **{name: change.columns[name] for name in KERNEL & change.columns.keys()})
             cgroup = self._host.cgroups.open(await self.life.path(row.id))
             async with self._host.limits_lock:
                 await to_end(set_if_there, cgroup, limits)
                 failpoint("containers.update.after_kernel")
                 try:
-                    return await self._record_update(row, limits, change)
+                    return await self._record_update(row, change)
                 except BaseException:
                     await to_end(set_if_there, cgroup, limits_of(row))
                     raise
 
-    async def _record_update(self, row: ContainerRow, limits: Limits, change: Change) -> ContainerRow:
-        labels = change.labels if "labels" in change.fields else row.labels
-        return await self._host.database.write(
-            lambda c: hierarchy.update_container(
-                c,
-                row.id,
-                memory_bytes=limits.memory_bytes,
-                cpu_millis=limits.cpu_millis,
-                pids=limits.pids,
-                labels=labels,
-            )
-        )
+    async def _record_update(self, row: ContainerRow, change: Change) -> ContainerRow:
+        asker, columns = self.life.asker(change.asked_by), dict(change.columns)
+        if "ttl_s" in columns:
+            columns["expires_at"] = None if columns["ttl_s"] is None else time.time() + columns["ttl_s"]
+
+        def write(connection: Connection) -> ContainerRow:
+            limits = {name: value for name, value in columns.items() if name in quotas.UNITS}
+            quotas.check_change(connection, row, limits, asker)
+            return hierarchy.update_container(connection, row.id, **columns)
+
+        changed = await self._host.database.write(write)
+        self.life.note_storage(changed)
+        return changed
 
     # -- destroy: the steps are in `sysproc.destroy`
 
@@ -207,22 +210,16 @@ def set_if_there(cgroup: Cgroup, limits: Limits) -> None:
         cgroup.set_limits(limits)
 
 
-def merged(limits: Limits, change: Change) -> Limits:
-    """The limits after a change: a field that the change names is replaced, None included."""
-    named = {name: getattr(change.limits, name) for name in change.fields if hasattr(limits, name)}
-    return replace(limits, **named)
-
-
-def check_lowers(now: Limits, wanted: Limits, change: Change) -> None:
+def check_lowers(row: ContainerRow, change: Change) -> None:
     """Raise PermissionDenied for what a container may not do to itself: anything but lowering limits."""
-    pairs = [(getattr(now, name), getattr(wanted, name)) for name in LOWERED_BY_ITSELF]
-    lowers = all(before is None or (after is not None and after <= before) for before, after in pairs)
-    if not lowers or not change.fields <= LOWERED_BY_ITSELF:
-        raise PermissionDenied(
-            "A container may lower its own limits, and change nothing else of itself.",
-            resolution="Ask whoever is above it.",
-            reason="ONLY_DOWNWARD",
-        )
+    for name, value in change.columns.items():
+        now = getattr(row, name)
+        if name not in quotas.UNITS or value is None or (now is not None and value > now):
+            raise PermissionDenied(
+                "A container may lower its own limits, and change nothing else of itself.",
+                resolution="Ask whoever is above it.",
+                reason="ONLY_DOWNWARD",
+            )
 
 
 def check_etag(row: ContainerRow, etag: str) -> None:

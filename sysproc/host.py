@@ -4,7 +4,7 @@ Built once by the daemon's wiring (`sysproc.server.daemon`); no decision belongs
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from sysproc.images import Images
@@ -19,10 +19,10 @@ from sysproc.storage.state_dir import StateDir
 class Sockets:
     """Where the listening socket of each running container goes; the server's relay answers on it.
 
-    add: id, fd, the container's first uid.
+    add: id, fd, the container's first uid, who besides its root has authority (`sysproc.api_users`).
     """
 
-    add: Callable[[int, int, int], None]
+    add: Callable[[int, int, int, str], None]
     remove: Callable[[int], None]
 
 
@@ -37,6 +37,12 @@ class Host:
     uid_ranges: UidRanges
     images: Images
     sockets: Sockets
+    # Of these containers, what is kept of their processes' output, in bytes (`sysproc.exec_output`); blocks.
+    output_bytes: Callable[[Collection[int]], int]
+    # The ids of containers whose storage is limited, so that most processes start without asking the database.
+    storage_limited: set[str] = field(default_factory=set)
+    # Held from looking at what is used to having used it.
+    storage_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     # Held from reading recorded limits to having them in the kernel, so that none is put in force that has changed.
     limits_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

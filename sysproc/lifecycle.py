@@ -28,8 +28,9 @@ from sysproc.linux.pidfd import pidfd_send_signal
 from sysproc.once import Once, TaskOwner
 from sysproc.running import RunningContainer, RunningContainers
 from sysproc.states import State, Step, refused, sources, target
-from sysproc.storage import hierarchy, requests
+from sysproc.storage import hierarchy, quotas, requests
 from sysproc.storage.hierarchy import ContainerRow, NewContainer
+from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
 from sysproc.take_apart import HowItEnded, read_status, release_kernel_parts, wait_ended
 from sysproc.to_end import to_end
@@ -41,8 +42,12 @@ KILLED_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """A container that somebody asks for; the fields are checked already (`sysproc.server.validate`)."""
+    """A container that somebody asks for; the fields are checked already (`sysproc.server.validate`).
 
+    asked_by: the container of the caller, None on the host.
+    """
+
+    asked_by: int | None
     parent_id: int | None
     name: str
     image: str
@@ -53,6 +58,13 @@ class Wanted:
     labels: Mapping[str, str]
     profile: str
     stopped: bool
+    descendants: int | None = None
+    depth: int | None = None
+    storage_bytes: int | None = None
+    overcommit: bool = False
+    ttl_s: float | None = None
+    idle_timeout_s: float | None = None
+    api_users: str = ""
 
 
 class Lifecycle:
@@ -83,7 +95,7 @@ class Lifecycle:
     async def validate(self, wanted: Wanted) -> NewContainer:
         """What create would make, without an id; raises what it would raise, as far as that can be known."""
         new = await self._new_row(0, wanted)
-        await self._host.database.read(lambda c: hierarchy.check_container(c, new))
+        await self._host.database.read(lambda c: check_new(c, new, self.asker(wanted.asked_by)))
         return new
 
     async def _stored(self, request: RequestKey | None) -> ContainerRow | None:
@@ -96,7 +108,9 @@ class Lifecycle:
         database, container_id = self._host.database, new_container_id()
         new = await self._new_row(container_id, wanted)
         async with self.lock(container_id):
-            row = await database.write(lambda c: hierarchy.insert_container(c, new))
+            async with self._host.storage_lock:
+                row = await database.write(lambda c: insert(c, new, self.asker(wanted.asked_by)))
+            self.note_storage(row)
             try:
                 failpoint("containers.create.after_intention")
                 await self._host.images.make_root(new.image_digest, new.root_bytes, to_hex(row.id))
@@ -132,7 +146,7 @@ class Lifecycle:
     def hold(self, running: RunningContainer) -> None:
         """Answer on the container's socket, and notice its end."""
         self.held.add(running)
-        self._host.sockets.add(running.id, running.listener_fd, running.uid_base)
+        self._host.sockets.add(running.id, running.listener_fd, running.uid_base, running.api_users)
 
     async def _undo_create(self, row: ContainerRow) -> None:
         """Nothing of a create that failed is left, unless a destroy has taken it over meanwhile."""
@@ -256,6 +270,9 @@ class Lifecycle:
 
     async def _new_row(self, container_id: int, wanted: Wanted) -> NewContainer:
         image = await self._host.images.find(wanted.image)
+        root_bytes = self._host.images.root_bytes(image, wanted.root_bytes)
+        if not wanted.overcommit:
+            await to_end(self._host.state_dir.check_free, root_bytes)
         return NewContainer(
             id=container_id,
             parent_id=wanted.parent_id,
@@ -266,11 +283,39 @@ class Lifecycle:
             memory_bytes=wanted.limits.memory_bytes,
             cpu_millis=wanted.limits.cpu_millis,
             pids=wanted.limits.pids,
-            root_bytes=self._host.images.root_bytes(image, wanted.root_bytes),
+            root_bytes=root_bytes,
             environment=wanted.environment,
             labels=dict(wanted.labels),
             profile=wanted.profile,
+            descendants=wanted.descendants,
+            depth=wanted.depth,
+            storage_bytes=wanted.storage_bytes,
+            overcommit=wanted.overcommit,
+            ttl_s=wanted.ttl_s,
+            idle_timeout_s=wanted.idle_timeout_s,
+            api_users=wanted.api_users,
         )
+
+    def note_storage(self, row: ContainerRow) -> None:
+        """Keep in mind whether the storage of a container is limited."""
+        change = self._host.storage_limited.discard if row.storage_bytes is None else self._host.storage_limited.add
+        change(to_hex(row.id))
+
+    def asker(self, viewer: int | None) -> Asker:
+        """Who asks for something that takes room, and what is known of the room that is taken."""
+        return Asker(viewer, self._host.output_bytes)
+
+
+def check_new(connection: Connection, new: NewContainer, asker: Asker) -> None:
+    """Raise what insert would raise."""
+    hierarchy.check_container(connection, new)
+    quotas.check_new(connection, new, asker)
+
+
+def insert(connection: Connection, new: NewContainer, asker: Asker) -> ContainerRow:
+    """Record the intention, if there is room for it."""
+    check_new(connection, new, asker)
+    return hierarchy.insert_container(connection, new)
 
 
 def check(row: ContainerRow, step: Step, verb: str) -> None:

@@ -12,15 +12,16 @@ import asyncio
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from sysproc.exec_events import ExecInfo, Exited
-from sysproc.exec_files import ExecFiles, prune
+from sysproc.exec_files import Asked, ExecFiles, prune
 from sysproc.exec_handle import ExecHandle, exited
 from sysproc.exec_held import Found, HeldExec, Line, found
 from sysproc.exec_list import list_execs
+from sysproc.exec_output import declared_bytes
 from sysproc.exec_prepare import Prepared, WantedExec, asked_of, end_supervisor, prepare
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
@@ -28,6 +29,7 @@ from sysproc.ids import to_hex
 from sysproc.once import TaskOwner
 from sysproc.process_list import ProcessInfo, processes
 from sysproc.running import RunningContainer
+from sysproc.storage.quotas import Asker, check_output
 from sysproc.storage.vsf.clone import disk_full_as_domain_error
 from sysproc.to_end import to_end, undo_in_thread
 
@@ -54,23 +56,27 @@ class Processes:
 
     # -- start
 
-    async def start(self, container: RunningContainer, wanted: WantedExec) -> ExecHandle:
-        """Start a process. Raises AlreadyExists (its id), ResourceExhausted (the disk), Unavailable."""
+    async def start(self, container: RunningContainer, wanted: WantedExec, asked_by: int | None = None) -> ExecHandle:
+        """Start a process; asked_by: the container of the caller, None on the host.
+
+        Raises AlreadyExists (its id), LimitExceeded (storage), ResourceExhausted (the disk), Unavailable.
+        """
         exec_id = wanted.exec_id or str(uuid.uuid4())
         key = (container.id, exec_id)
-        started = self._tasks.start(self._start(container, key, wanted))
+        started = self._tasks.start(self._start(container, key, wanted, asked_by))
         try:
             return await asyncio.shield(started)
         except asyncio.CancelledError:
             started.add_done_callback(close_unwanted)
             raise
 
-    async def _start(self, container: RunningContainer, key: Key, wanted: WantedExec) -> ExecHandle:
+    async def _start(
+        self, container: RunningContainer, key: Key, wanted: WantedExec, asked_by: int | None
+    ) -> ExecHandle:
         files = ExecFiles(container.exec_dir / key[1])
         asked = asked_of(wanted)
         async with self._lock(key), undo_in_thread() as undo:
-            with disk_full_as_domain_error(files.path):
-                await to_end(files.claim, asked)
+            await self._claim(container, files, asked, asked_by)
             undo.add("the directory of the process", files.remove)
             failpoint("processes.start.after_claim")
             with disk_full_as_domain_error(files.path):
@@ -85,6 +91,17 @@ class Processes:
             undo.pop_all()
             held = self._hold(key, HeldExec(Found(files, asked, prepared.opened, prepared.page, line)))
             return ExecHandle(held, None, None)
+
+    async def _claim(self, container: RunningContainer, files: ExecFiles, asked: Asked, viewer: int | None) -> None:
+        """Take the id, if the storage that containers from here up may have has room for the output."""
+        async with AsyncExitStack() as stack:
+            if not self._host.storage_limited.isdisjoint(container.path):
+                await stack.enter_async_context(self._host.storage_lock)
+                asker = Asker(viewer, self._host.output_bytes)
+                more = declared_bytes(asked)
+                await self._host.database.read(lambda c: check_output(c, container.id, more, asker))
+            with disk_full_as_domain_error(files.path):
+                await to_end(files.claim, asked)
 
     async def _spawn(self, key: Key, prepared: Prepared, container: RunningContainer) -> Line:
         name = f"sysproc: exec {to_hex(key[0])} {key[1]}"

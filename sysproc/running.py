@@ -30,6 +30,7 @@ class RunningContainer:
     cgroup: Cgroup
     uid_base: int
     profile: str
+    api_users: str
     environment: tuple[tuple[bytes, bytes], ...]
     exec_dir: Path
     ended: asyncio.Event = field(default_factory=asyncio.Event, compare=False)

@@ -76,6 +76,7 @@ def remove_all(host: Host, path: Sequence[str]) -> None:
     """Give back everything but the row; blocks, idempotent."""
     release_kernel_parts(host, path)
     host.state_dir.remove_container(path[-1])
+    host.storage_limited.discard(path[-1])
     failpoint("containers.destroy.after_files")
 
 

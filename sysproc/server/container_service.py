@@ -21,7 +21,7 @@ class ContainerService:
 
     async def CreateContainer(self, request: pb.CreateContainerRequest, call: Call) -> pb.CreateContainerResponse:
         """See the proto."""
-        wanted = convert.wanted_from_proto(request, call.target)
+        wanted = convert.wanted_from_proto(request, call.target, call.viewer)
         if request.validate_only:
             return pb.CreateContainerResponse(container=convert.new_to_proto(await self._containers.validate(wanted)))
         row = await self._containers.create(wanted, call.key(request))
@@ -41,7 +41,7 @@ class ContainerService:
     async def UpdateContainer(self, request: pb.UpdateContainerRequest, call: Call) -> pb.UpdateContainerResponse:
         """See the proto."""
         etag = request.etag or request.container.etag
-        change = convert.change_from_proto(request, of_itself=call.container.id == call.viewer)
+        change = convert.change_from_proto(request, call.viewer)
         row = await self._containers.update(call.container, change, etag)
         return pb.UpdateContainerResponse(container=convert.container_to_proto(row, call.viewer))
 

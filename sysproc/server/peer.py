@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from sysproc import api_users
 from sysproc.ids import from_hex, to_hex
 from sysproc.isolation.cgroups import NoSuchCgroup
 from sysproc.linux.peers import (
@@ -96,11 +97,14 @@ class Peers:
             return caller
         return refuse(caller, "On the host only root and members of the service's group may call.")
 
-    def in_container(self, sock: socket.socket, container_id: int, uid_base: int) -> Caller:
-        """A connection to a container's socket: it must be of that container; its uid 0 has authority."""
+    def in_container(self, sock: socket.socket, container_id: int, uid_base: int, users: str = "") -> Caller:
+        """A connection to a container's socket: it must be of that container.
+
+        Its uid 0 has authority, and who else was given it (`users`, see `sysproc.api_users`).
+        """
         cred = so_peercred(sock)
         uid = cred.uid - uid_base
-        caller = Caller(container_id, uid, pid_inside(cred.pid), authority=uid == 0)
+        caller = Caller(container_id, uid, pid_inside(cred.pid), authority=uid == 0 or api_users.includes(users, uid))
         try:
             place = self._find(sock)
         except (PeerIsGone, NoSuchCgroup):

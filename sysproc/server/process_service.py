@@ -46,7 +46,7 @@ class ProcessService:
                 *convert.offsets_from_proto(attach),
             )
         wanted = convert.wanted_from_proto(first.start)
-        return await self._processes.start(await self._containers.running(call.container), wanted)
+        return await self._processes.start(await self._containers.running(call.container), wanted, call.viewer)
 
     async def Wait(self, request: pb.WaitRequest, call: Call) -> pb.WaitResponse:
         """See the proto."""

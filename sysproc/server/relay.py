@@ -60,9 +60,9 @@ class Relay:
         if self._accepting:
             listener.start()
 
-    def add_listener(self, container_id: int, fd: int, uid_base: int) -> None:
+    def add_listener(self, container_id: int, fd: int, uid_base: int, users: str = "") -> None:
         """Answer on a container's listening socket; the fd stays the caller's, until remove_listener."""
-        identify = partial(self._peers.in_container, container_id=container_id, uid_base=uid_base)
+        identify = partial(self._peers.in_container, container_id=container_id, uid_base=uid_base, users=users)
         sock = socket.socket(fileno=fd)
         self._containers[container_id] = listener = Listener(sock, self._carry, identify, most=self._per_container)
         if self._accepting:

@@ -26,15 +26,22 @@ MIB = 2**20
 ARGUMENT_BYTES = 128 * 1024 - 1
 ARGUMENTS_BYTES = 2 * MIB
 PATH_BYTES = 4095
-MEMORY_BYTES = (4 * MIB, 2**50)
-CPU_MILLIS = (10, 1_000_000)
-# PID_MAX_LIMIT of the kernel.
-PIDS = (4, 4 * 2**20)
+LIMITS = {
+    "memory_bytes": (4 * MIB, 2**50),
+    "cpu_millis": (10, 1_000_000),
+    "pids": (4, 4 * 2**20),  # PID_MAX_LIMIT of the kernel
+    "descendants": (0, 2**20),
+    "depth": (0, 256),
+    "storage_bytes": (MIB, 2**60),
+}
+# In seconds: up to ten years.
+LIFETIME_S = (1, 10 * 366 * 86400)
 # What ext4 can be with 32-bit block numbers.
 ROOT_BYTES = (MIB, 2**44)
 LABELS, LABEL_VALUE_BYTES = 64, 256
 SPOOL_BYTES = (64 * 1024, 2**30)
 UIDS = (0, 65535)
+API_USERS, OTHER_UIDS = 64, (1, 65535)
 SIGNALS = (1, 64)
 TERMINAL = (1, 65535)
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nightos.sysproc.v1 import container_service_pb2, image_service_pb2, process
 from sysproc.busybox_image import DEFAULT_PROGRAM
 from sysproc.containers import Containers
 from sysproc.errors import FailedPrecondition
+from sysproc.exec_output import output_bytes
 from sysproc.host import Host, Sockets
 from sysproc.images import Images
 from sysproc.isolation.cgroups import CgroupMode, CgroupTree
@@ -119,6 +121,7 @@ def make_host(
         uid_ranges=uid_ranges,
         images=images,
         sockets=Sockets(relay.add_listener, relay.remove_listener),
+        output_bytes=partial(output_bytes, state_dir),
     )
 
 

@@ -40,11 +40,21 @@ class NewContainer:
     environment: Environment
     labels: Mapping[str, str]
     profile: str
+    descendants: int | None = None
+    depth: int | None = None
+    storage_bytes: int | None = None
+    overcommit: bool = False
+    ttl_s: float | None = None
+    idle_timeout_s: float | None = None
+    api_users: str = ""
 
 
 @dataclass(frozen=True)
 class ContainerRow:
-    """A container as recorded. Times in seconds since 1970, start times of processes in ticks since boot."""
+    """A container as recorded. Times in seconds since 1970, start times of processes in ticks since boot.
+
+    api_users: who besides uid 0 has authority inside: uids with commas between, or `all`.
+    """
 
     id: int
     parent_id: int | None
@@ -76,6 +86,15 @@ class ContainerRow:
     stopped_at: float | None
     created_revision: int
     revision: int
+    # What came after the first release has a default: answers to requests are kept over upgrades.
+    descendants: int | None = None
+    depth: int | None = None
+    storage_bytes: int | None = None
+    overcommit: bool = False
+    ttl_s: float | None = None
+    idle_timeout_s: float | None = None
+    api_users: str = ""
+    expires_at: float | None = None
 
     @property
     def etag(self) -> str:
@@ -186,20 +205,22 @@ def names_of(connection: Connection, container_id: int, below: int | None = None
     return tuple(named[to_hex(one)] or to_hex(one) for one in path)
 
 
-def _below(container_id: int) -> Any:
+def below(container_id: int) -> Any:
+    """A recursive query: the ids of all containers below this one."""
     start = select(_C.id).where(_C.parent_id == to_hex(container_id)).cte("below", recursive=True)
     return start.union_all(select(_C.id).where(_C.parent_id == start.c.id))
 
 
 def subtree(connection: Connection, container_id: int) -> list[ContainerRow]:
     """The container and everything below it, deepest first, the container itself last; empty if it is not there."""
-    below = _below(container_id)
-    rows = _rows(connection, select(CONTAINERS).where(_C.id.in_(select(below.c.id)) | (_C.id == to_hex(container_id))))
-    depth = _depths(rows, container_id)
+    under = below(container_id)
+    rows = _rows(connection, select(CONTAINERS).where(_C.id.in_(select(under.c.id)) | (_C.id == to_hex(container_id))))
+    depth = depths(rows, container_id)
     return sorted(rows, key=lambda row: (-depth[row.id], row.created_revision))
 
 
-def _depths(rows: Sequence[ContainerRow], top: int) -> dict[int, int]:
+def depths(rows: Sequence[ContainerRow], top: int) -> dict[int, int]:
+    """How many levels below the top each of these is."""
     depth: dict[int, int] = {top: 0}
     for row in sorted(rows, key=lambda row: row.created_revision):
         if row.id != top and row.parent_id is not None:
@@ -209,7 +230,7 @@ def _depths(rows: Sequence[ContainerRow], top: int) -> dict[int, int]:
 
 def list_page(
     connection: Connection,
-    below: int | None,
+    under: int | None,
     *,
     itself: bool = False,
     children_only: bool = False,
@@ -224,9 +245,9 @@ def list_page(
     Raises InvalidArgument for a token that this service did not give.
     """
     query = select(CONTAINERS).where(_C.created_revision > token_revision(after)).order_by(_C.created_revision)
-    if below is not None:
-        within = _C.parent_id == to_hex(below) if children_only else _C.id.in_(select(_below(below).c.id))
-        query = query.where(within | (_C.id == to_hex(below)) if itself else within)
+    if under is not None:
+        within = _C.parent_id == to_hex(under) if children_only else _C.id.in_(select(below(under).c.id))
+        query = query.where(within | (_C.id == to_hex(under)) if itself else within)
     elif children_only:
         query = query.where(_C.parent_id.is_(None))
     for name, value in (labels or {}).items():
@@ -280,6 +301,7 @@ def insert_container(connection: Connection, new: NewContainer) -> ContainerRow:
         "created_at": time.time(),
         "created_revision": revision,
         "revision": revision,
+        "expires_at": None if new.ttl_s is None else time.time() + new.ttl_s,
     }
     try:
         connection.execute(CONTAINERS.insert().values(values))

@@ -72,6 +72,14 @@ CONTAINERS = sa.Table(
     sa.Column("stopped_at", sa.Float),
     sa.Column("created_revision", sa.BigInteger, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("descendants", sa.Integer),
+    sa.Column("depth", sa.Integer),
+    sa.Column("storage_bytes", sa.BigInteger),
+    sa.Column("overcommit", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("ttl_s", sa.Float),
+    sa.Column("idle_timeout_s", sa.Float),
+    sa.Column("expires_at", sa.Float),
+    sa.Column("api_users", sa.Text, nullable=False, server_default=""),
 )
 # Two unnamed siblings are fine, two of one name are not; the top of the tree has no parent, and NULLs differ.
 sa.Index(

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sysproc.errors import FailedPrecondition
+from sysproc.errors import FailedPrecondition, ResourceExhausted
 from sysproc.ids import is_hex_id
 
 
@@ -75,6 +75,17 @@ class StateDir:
         finally:
             os.close(fd)
 
+    def check_free(self, wanted_bytes: int) -> None:
+        """Raise ResourceExhausted where less than this is free on the disk.
+
+        What others were promised is not counted: files are sparse, and how far the disk is promised is up to the
+        host, which can limit whole subtrees.
+        """
+        disk = os.statvfs(self.path)
+        free = disk.f_bavail * disk.f_frsize
+        if wanted_bytes > free:
+            raise disk_too_small(wanted_bytes, free)
+
     def container(self, container_id: str) -> ContainerDirectory:
         """The files of a container, by its id of 16 hex digits."""
         return ContainerDirectory(self.containers / container_id)
@@ -96,6 +107,17 @@ class StateDir:
     def container_names(self) -> set[str]:
         """The ids of containers that have files here."""
         return {entry.name for entry in self.containers.iterdir() if is_hex_id(entry.name)}
+
+
+def disk_too_small(wanted_bytes: int, free_bytes: int) -> ResourceExhausted:
+    """The error for a file that could never be filled as things are."""
+    return ResourceExhausted(
+        "The host's disk has no room for a root of this size.",
+        details=f"{wanted_bytes} bytes were asked for, {free_bytes} are free.",
+        resolution="Ask for a smaller one (`--size`), free some space, or promise it (`--overcommit`).",
+        reason="DISK_TOO_SMALL",
+        metadata={"wanted_bytes": str(wanted_bytes), "free_bytes": str(free_bytes)},
+    )
 
 
 def in_use(path: Path, pid: str) -> FailedPrecondition:

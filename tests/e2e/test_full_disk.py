@@ -35,7 +35,7 @@ def daemon(disk: Path) -> Iterator[RunningDaemon]:
     before, tempfile.tempdir = tempfile.tempdir, str(disk)
     try:
         with RunningDaemon() as running, Client(running.endpoint) as client:
-            client.create(image="busybox").destroy()
+            client.create(image="busybox", overcommit=True).destroy()
             yield running
     finally:
         tempfile.tempdir = before
@@ -59,10 +59,10 @@ def fill(ballast: Path, left: int = 0) -> None:
 def test_a_create_without_room_says_so_and_leaves_nothing(client: Client, ballast: Path) -> None:
     fill(ballast)
     with pytest.raises(LimitExceeded, match=r"disk|space"):
-        client.create()
+        client.create(overcommit=True)
     ballast.unlink()
     assert client.list() == []
-    client.create().destroy()
+    client.create(overcommit=True).destroy()
 
 
 def test_an_import_without_room_says_so_and_leaves_nothing(client: Client, ballast: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_an_import_without_room_says_so_and_leaves_nothing(client: Client, balla
 
 
 def test_what_runs_goes_on_and_can_be_destroyed(client: Client, ballast: Path) -> None:
-    box = client.create()
+    box = client.create(overcommit=True)
     fill(ballast)
     assert [one.id for one in client.list()] == [box.id]
     with pytest.raises(LimitExceeded, match=r"disk|space"):
@@ -96,7 +96,7 @@ def try_to_destroy(box: Container) -> None:
 
 
 def test_output_waits_for_room_and_nothing_of_it_is_lost(client: Client, ballast: Path) -> None:
-    box = client.create()
+    box = client.create(overcommit=True)
     process = box.exec(["sh", "-c", "read go; head -c 300000 /dev/zero; exit 3"])
     process.stdin.write(b"")
     chunks = iter(process)
@@ -112,7 +112,7 @@ def test_output_waits_for_room_and_nothing_of_it_is_lost(client: Client, ballast
 
 
 def test_a_full_disk_from_inside_is_the_containers_own_matter(client: Client) -> None:
-    box = client.create(size="32M")
+    box = client.create(size="32M", overcommit=True)
     result = box.run(["dd", "if=/dev/zero", "of=/file", "bs=1M"])
     assert b"No space left" in result.stderr
     assert box.run(["rm", "/file"]).exit_code == 0

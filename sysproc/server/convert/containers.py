@@ -3,12 +3,17 @@
 The verbs and their values are in `sysproc.containers`, the row of a container in `sysproc.storage.hierarchy`.
 """
 
+from google.protobuf.duration_pb2 import Duration
+
 from nightos.sysproc.v1 import container_pb2 as pb
 from nightos.sysproc.v1 import container_service_pb2 as service
+from sysproc import api_users
 from sysproc.containers import Change, Listing, Wanted
+from sysproc.errors import PermissionDenied
 from sysproc.isolation.cgroups import Limits
 from sysproc.server import validate
 from sysproc.server.convert.basics import (
+    duration,
     duration_s,
     environment_from_proto,
     environment_to_proto,
@@ -38,51 +43,81 @@ STATES = {
     "failed": pb.CONTAINER_STATE_FAILED,
 }
 
-# Paths of an update_mask, and the fields of a Change that each stands for.
+LIMITS = ("memory_bytes", "cpu_millis", "pids", "descendants", "depth", "storage_bytes")
+# Paths of an update_mask, and the columns that each stands for.
 CHANGEABLE = {
-    "limits": frozenset({"memory_bytes", "cpu_millis", "pids"}),
-    "limits.memory_bytes": frozenset({"memory_bytes"}),
-    "limits.cpu_millis": frozenset({"cpu_millis"}),
-    "limits.pids": frozenset({"pids"}),
+    "limits": frozenset(LIMITS),
+    **{f"limits.{name}": frozenset({name}) for name in LIMITS},
     "labels": frozenset({"labels"}),
+    "ttl": frozenset({"ttl_s"}),
+    "idle_timeout": frozenset({"idle_timeout_s"}),
 }
 
 
 # -- Limits
 
 
-def limits_from_proto(message: pb.Limits, field: str, findings: Findings) -> Limits:
-    """What the kernel is to hold; the size of the root is read apart."""
-    limits = Limits(
-        memory_bytes=optional(message, "memory_bytes"),
-        cpu_millis=optional(message, "cpu_millis"),
-        pids=optional(message, "pids"),
-    )
-    findings.number(f"{field}.memory_bytes", limits.memory_bytes, validate.MEMORY_BYTES)
-    findings.number(f"{field}.cpu_millis", limits.cpu_millis, validate.CPU_MILLIS)
-    findings.number(f"{field}.pids", limits.pids, validate.PIDS)
+def limits_from_proto(message: pb.Limits, field: str, findings: Findings) -> dict[str, int | None]:
+    """All limits but the size of the root, by their names; absent is None."""
+    limits = {name: optional(message, name) for name in LIMITS}
+    for name, value in limits.items():
+        findings.number(f"{field}.{name}", value, validate.LIMITS[name])
     return limits
 
 
 def limits_to_proto(row: ContainerRow | NewContainer) -> pb.Limits:
     """The limits of a container, the size of its root included."""
-    return pb.Limits(
-        memory_bytes=row.memory_bytes,
-        cpu_millis=row.cpu_millis,
-        pids=row.pids,
-        root_bytes=row.root_bytes,
-    )
+    return pb.Limits(root_bytes=row.root_bytes, **{name: getattr(row, name) for name in LIMITS})
+
+
+# -- Lifetimes and users
+
+
+def seconds_from_proto(message: pb.Container, field: str, findings: Findings) -> float | None:
+    """A duration of a container, in seconds; None if it is absent."""
+    if not message.HasField(field):  # type: ignore[arg-type]  # mypy-protobuf wants a literal
+        return None
+    return duration_s(getattr(message, field), f"container.{field}", validate.LIFETIME_S, findings)
+
+
+def seconds_to_proto(seconds: float | None) -> Duration | None:
+    """The same the other way."""
+    return None if seconds is None else duration(seconds)
+
+
+def api_users_from_proto(message: pb.ApiUsers, findings: Findings) -> str:
+    """Who besides root has authority inside, as it is recorded."""
+    field, most = "container.api_users.uids", validate.API_USERS
+    findings.check(len(message.uids) <= most, field, f"are {len(message.uids)}: at most {most}")
+    for uid in message.uids:
+        findings.number(field, uid, validate.OTHER_UIDS)
+    return api_users.written(message.all, message.uids)
+
+
+def api_users_to_proto(text: str) -> pb.ApiUsers | None:
+    """The same the other way; absent for nobody."""
+    return pb.ApiUsers(all=text == api_users.EVERYONE, uids=api_users.uids_of(text)) if text else None
 
 
 # -- Container
 
 
-def wanted_from_proto(request: service.CreateContainerRequest, parent: ContainerRow | None) -> Wanted:
-    """The container that is asked for, below an existing one or the host."""
-    return validate.valid(lambda findings: read_wanted(request, parent, findings))
+def wanted_from_proto(
+    request: service.CreateContainerRequest, parent: ContainerRow | None, viewer: int | None
+) -> Wanted:
+    """The container that is asked for, below an existing one or the host, by a caller in `viewer` (None: the host)."""
+    if request.overcommit and viewer is not None:
+        raise PermissionDenied(
+            "Only the host may promise more storage than there is.",
+            resolution="Leave `overcommit` out.",
+            reason="OVERCOMMIT",
+        )
+    return validate.valid(lambda findings: read_wanted(request, parent, viewer, findings))
 
 
-def read_wanted(request: service.CreateContainerRequest, parent: ContainerRow | None, findings: Findings) -> Wanted:
+def read_wanted(
+    request: service.CreateContainerRequest, parent: ContainerRow | None, viewer: int | None, findings: Findings
+) -> Wanted:
     """The same, with what is wrong collected."""
     asked = request.container
     image, root_bytes = asked.image or DEFAULT_IMAGE, optional(asked.limits, "root_bytes")
@@ -95,17 +130,24 @@ def read_wanted(request: service.CreateContainerRequest, parent: ContainerRow | 
     findings.labels("container.labels", asked.labels)
     findings.check(asked.seccomp_profile in PROFILES, "container.seccomp_profile", "is no profile")
     findings.request_id("request_id", request.request_id)
+    limits = limits_from_proto(asked.limits, "container.limits", findings)
     return Wanted(
+        asked_by=viewer,
         parent_id=None if parent is None else parent.id,
         name=asked.name,
         image=image,
         hostname=asked.hostname,
-        limits=limits_from_proto(asked.limits, "container.limits", findings),
+        limits=Limits(**{name: limits.pop(name) for name in ("memory_bytes", "cpu_millis", "pids")}),
         root_bytes=root_bytes,
         environment=environment_from_proto(asked.environment, "container.environment", findings),
         labels=dict(asked.labels),
         profile=PROFILES.get(asked.seccomp_profile, "default"),
         stopped=request.stopped,
+        overcommit=request.overcommit,
+        ttl_s=seconds_from_proto(asked, "ttl", findings),
+        idle_timeout_s=seconds_from_proto(asked, "idle_timeout", findings),
+        api_users=api_users_from_proto(asked.api_users, findings),
+        **limits,
     )
 
 
@@ -129,6 +171,10 @@ def container_to_proto(row: ContainerRow, viewer: int | None) -> pb.Container:
         create_time=timestamp(row.created_at),
         start_time=timestamp(row.started_at),
         stop_time=timestamp(row.stopped_at),
+        ttl=seconds_to_proto(row.ttl_s),
+        idle_timeout=seconds_to_proto(row.idle_timeout_s),
+        api_users=api_users_to_proto(row.api_users),
+        expire_time=timestamp(row.expires_at),
     )
 
 
@@ -143,6 +189,9 @@ def new_to_proto(new: NewContainer) -> pb.Container:
         environment=environment_to_proto(new.environment),
         labels=new.labels,
         seccomp_profile=PROFILE_NUMBERS[new.profile],
+        ttl=seconds_to_proto(new.ttl_s),
+        idle_timeout=seconds_to_proto(new.idle_timeout_s),
+        api_users=api_users_to_proto(new.api_users),
     )
 
 
@@ -167,28 +216,35 @@ def summary_to_proto(count: int) -> service.DestroyContainerResponse:
 # -- requests
 
 
-def change_from_proto(request: service.UpdateContainerRequest, *, of_itself: bool) -> Change:
+def change_from_proto(request: service.UpdateContainerRequest, viewer: int | None) -> Change:
     """What is to be changed: what the mask names, or without a mask everything that is populated."""
-    return validate.valid(lambda findings: read_change(request, of_itself, findings))
+    return validate.valid(lambda findings: read_change(request, viewer, findings))
 
 
-def read_change(request: service.UpdateContainerRequest, of_itself: bool, findings: Findings) -> Change:
+def read_change(request: service.UpdateContainerRequest, viewer: int | None, findings: Findings) -> Change:
     """The same, with what is wrong collected."""
     asked = request.container
     masked = request.HasField("update_mask")
     for position, path in enumerate(request.update_mask.paths):
         findings.check(path in CHANGEABLE, f"update_mask.paths[{position}]", f"cannot be changed: {path[:80]!r}")
     named = (CHANGEABLE.get(path, frozenset()) for path in request.update_mask.paths)
-    fields = frozenset[str]().union(*named) if masked else populated(asked)
+    columns = frozenset[str]().union(*named) if masked else populated(asked)
     findings.labels("container.labels", asked.labels)
-    limits = limits_from_proto(asked.limits, "container.limits", findings)
-    return Change(of_itself=of_itself, fields=fields, limits=limits, labels=dict(asked.labels))
+    values: dict[str, object] = {
+        **limits_from_proto(asked.limits, "container.limits", findings),
+        "labels": dict(asked.labels),
+        "ttl_s": seconds_from_proto(asked, "ttl", findings),
+        "idle_timeout_s": seconds_from_proto(asked, "idle_timeout", findings),
+    }
+    return Change(viewer, {name: values[name] for name in columns})
 
 
 def populated(asked: pb.Container) -> frozenset[str]:
-    """The changeable fields that a container message holds."""
+    """The columns for the changeable fields that a container message holds."""
     limits = {field.name for field, _ in asked.limits.ListFields()} & CHANGEABLE["limits"]
-    return frozenset(limits | ({"labels"} if asked.labels else set()))
+    others = {"labels": bool(asked.labels), "ttl_s": asked.HasField("ttl")}
+    others["idle_timeout_s"] = asked.HasField("idle_timeout")
+    return frozenset(limits | {name for name, there in others.items() if there})
 
 
 def grace_from_proto(request: service.StopContainerRequest) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior  # type: ignore[import-untyped]
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from nightos.sysproc.v1 import container_service_pb2 as containers
@@ -28,7 +29,10 @@ from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.images import Image
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-NEW = NewContainer(0, 7, "n", "h", "i", "d", 1, 2, 3, 4, ((b"A", b"b"),), {"a": "b"}, "strict")
+NEW = NewContainer(
+    *(0, 7, "n", "h", "i", "d", 1, 2, 3, 4, ((b"A", b"b"),), {"a": "b"}, "strict"),
+    *(5, 6, 2**40, False, 90.0, 80.0, "33,1000"),
+)
 ROW = ContainerRow(
     **(vars(NEW) | {"id": 5}),
     state="stopped",
@@ -48,8 +52,9 @@ ROW = ContainerRow(
     stopped_at=3.5,
     created_revision=1,
     revision=2,
+    expires_at=4.5,
 )
-EXITED = replace(ROW, exit_code=3, exit_signal=None)
+EXITED = replace(ROW, exit_code=3, exit_signal=None, api_users="all")
 IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6)
 
 
@@ -132,6 +137,9 @@ SAMPLES: dict[str, Any] = {
     "digest": b"\1" * 32,
     "data": b"other",
     "size_bytes": 3_000,
+    "ttl": Duration(seconds=90),
+    "idle_timeout": Duration(seconds=90),
+    "storage_bytes": 2**40,
 }
 OF_TYPE: dict[int, Any] = {
     FieldDescriptor.TYPE_BOOL: True,
@@ -143,7 +151,10 @@ IGNORED = {
     "CreateContainer container.etag": "there is nothing yet that somebody could have changed",
     **{
         f"UpdateContainer container.{name}": "others are ignored, says the API"
-        for name in ("name", "image", "hostname", "limits.root_bytes", "environment", "seccomp_profile")
+        for name in (
+            *("name", "image", "hostname", "limits.root_bytes", "environment", "seccomp_profile"),
+            *("api_users.all", "api_users.uids"),
+        )
     },
 }
 
@@ -177,6 +188,10 @@ def set_sample(message: Any, field: Any) -> None:
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         value["key"] = "value"
+    elif field.message_type is None and field.is_repeated:
+        value.append(SAMPLES.get(field.name, 77))
+    elif field.message_type is not None and field.name in SAMPLES:
+        value.CopyFrom(SAMPLES[field.name])
     elif field.message_type is not None and field.is_repeated:
         inner = value.add()
         inner.name = b"OTHER"
@@ -244,7 +259,8 @@ async def test_every_field_of_a_response_is_set_by_something(service: Any, build
     for response in responses:
         found.update(set_fields(response))
     if name != "ListContainers":
-        found |= {"nightos.sysproc.v1.ExitStatus.code"}  # of two ways to end, the rows here show one
+        # Of two ways to end, and of two kinds of users, the rows here show one.
+        found |= {"nightos.sysproc.v1.ExitStatus.code", "nightos.sysproc.v1.ApiUsers.all"}
     assert sorted(all_fields(method.output_type) - found) == []
 
 

@@ -19,7 +19,7 @@ from sysproc.server.validate import is_name
 def wrong(request: service.CreateContainerRequest) -> dict[str, str]:
     """What is wrong with a request, by field."""
     try:
-        convert.wanted_from_proto(request, None)
+        convert.wanted_from_proto(request, None, None)
     except InvalidArgument as error:
         return {one.field: one.description for one in error.violations}
     return {}
@@ -140,7 +140,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     request = creating(name="A", hostname="_", image="..", limits=Limits(pids=1), seccomp_profile=9)
     request.request_id = "x"
     with pytest.raises(InvalidArgument) as refused:
-        convert.wanted_from_proto(request, None)
+        convert.wanted_from_proto(request, None, None)
     assert {one.field for one in refused.value.violations} == {
         "container.name",
         "container.hostname",
@@ -182,7 +182,9 @@ def test_a_grace_period_is_between_nothing_and_an_hour(grace: Duration | None, e
         (None, {"memory_bytes", "labels"}),
         ([], set()),
         (["labels"], {"labels"}),
-        (["limits"], {"memory_bytes", "cpu_millis", "pids"}),
+        (["limits"], {"memory_bytes", "cpu_millis", "pids", "descendants", "depth", "storage_bytes"}),
+        (["ttl", "idle_timeout", "limits.depth"], {"ttl_s", "idle_timeout_s", "depth"}),
+        (["expire_time"], None),
         (["limits.pids", "labels"], {"pids", "labels"}),
         (["limits.root_bytes"], None),
         (["name"], None),
@@ -202,18 +204,19 @@ def test_a_change_is_what_the_mask_names_or_else_what_is_there(
         request.update_mask.paths.extend(paths)
     if fields is None:
         with pytest.raises(InvalidArgument, match="update_mask"):
-            convert.change_from_proto(request, of_itself=False)
+            convert.change_from_proto(request, None)
     else:
-        change = convert.change_from_proto(request, of_itself=False)
-        assert change.fields == frozenset(fields)
-        assert (change.limits.memory_bytes, change.limits.pids) == (2**30, None)
+        change = convert.change_from_proto(request, None)
+        assert change.columns.keys() == fields
+        assert change.columns.get("memory_bytes", 2**30) == 2**30
+        assert change.columns.get("pids") is None
 
 
 @given(st.binary(max_size=300))
 def test_random_bytes_are_read_or_refused(raw: bytes) -> None:
     readers: list[tuple[Callable[[Any], object], type[Message]]] = [
-        (lambda request: convert.wanted_from_proto(request, None), service.CreateContainerRequest),
-        (lambda request: convert.change_from_proto(request, of_itself=False), service.UpdateContainerRequest),
+        (lambda request: convert.wanted_from_proto(request, None, None), service.CreateContainerRequest),
+        (lambda request: convert.change_from_proto(request, None), service.UpdateContainerRequest),
         (convert.listing_from_proto, service.ListContainersRequest),
         (convert.grace_from_proto, service.StopContainerRequest),
     ]

@@ -114,7 +114,7 @@ async def test_pages_follow_each_other_without_gap_or_repetition(database: Datab
     seen: list[int] = []
     token = ""
     while True:
-        page = await database.read(partial(hierarchy.list_page, below=None, limit=3, after=token))
+        page = await database.read(partial(hierarchy.list_page, under=None, limit=3, after=token))
         seen += [row.id for row in page.containers]
         token = page.next_token
         if not token:

@@ -4,9 +4,9 @@ A thin shell; what a container can do is in `sysproc_client.container`, images i
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from nightos.sysproc.v1 import container_pb2 as pb
 from nightos.sysproc.v1 import container_service_pb2 as service
@@ -16,7 +16,16 @@ from nightos.sysproc.v1.image_service_pb2_grpc import ImageServiceStub
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from nightos.sysproc.v1.system_service_pb2_grpc import SystemServiceStub
-from sysproc_client._core.values import Environment, count, cpu_millis, environment, reference, size_bytes, to_hex
+from sysproc_client._core.values import (
+    Environment,
+    as_duration,
+    count,
+    cpu_millis,
+    environment,
+    reference,
+    size_bytes,
+    to_hex,
+)
 from sysproc_client.connection import Connection
 from sysproc_client.container import Container
 from sysproc_client.images import Images
@@ -76,11 +85,20 @@ class Client:
         env: Environment | None = None,
         labels: Mapping[str, str] | None = None,
         profile: str = "",
+        descendants: int | None = None,
+        depth: int | None = None,
+        storage: int | str | None = None,
+        overcommit: bool = False,
+        ttl: float | None = None,
+        idle_timeout: float | None = None,
+        api_users: Literal["all"] | Sequence[int] = (),
         start: bool = True,
         request_id: str | None = None,
     ) -> Container:
-        """Make a container and start it. Sizes are bytes or `256M`; cpus 0.5 is half a processor.
+        """Make a container and start it. Sizes are bytes or `256M`; cpus 0.5 is half a processor; times in seconds.
 
+        descendants, depth, storage: what all below may have together. ttl, idle_timeout: when it is destroyed by
+        itself. api_users: uids inside that have authority besides root, or `all`.
         Safe to repeat with the same request_id (a UUID). Raises SysprocError, ValueError.
         """
         wanted = pb.Container(
@@ -92,11 +110,22 @@ class Client:
             ("cpu_millis", None if cpus is None else cpu_millis(cpus)),
             ("pids", None if pids is None else count(pids, "processes")),
             ("root_bytes", None if size is None else size_bytes(size)),
+            ("descendants", None if descendants is None else count(descendants, "containers")),
+            ("depth", None if depth is None else count(depth, "levels")),
+            ("storage_bytes", None if storage is None else size_bytes(storage)),
         ):
             if value is not None:
                 setattr(wanted.limits, field, value)
+        for name, seconds in (("ttl", ttl), ("idle_timeout", idle_timeout)):
+            if seconds is not None:
+                getattr(wanted, name).CopyFrom(as_duration(seconds))
+        if api_users:
+            wanted.api_users.CopyFrom(pb.ApiUsers(all=True) if api_users == "all" else pb.ApiUsers(uids=api_users))
         request = service.CreateContainerRequest(
-            container=wanted, stopped=not start, request_id=request_id or str(uuid.uuid4())
+            container=wanted,
+            stopped=not start,
+            overcommit=overcommit,
+            request_id=request_id or str(uuid.uuid4()),
         )
         if parent is not None:
             request.parent.CopyFrom(parent.ref if isinstance(parent, Container) else reference(parent))

@@ -7,14 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nightos.sysproc.v1 import container_pb2 as pb
 from nightos.sysproc.v1 import container_service_pb2 as service
 from nightos.sysproc.v1 import process_service_pb2 as processes
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
-from sysproc_client._core.values import Environment, as_bytes, count, cpu_millis, environment, size_bytes, to_hex
+from sysproc_client._core.values import (
+    Environment,
+    as_bytes,
+    as_duration,
+    count,
+    cpu_millis,
+    environment,
+    size_bytes,
+    to_hex,
+)
 from sysproc_client.process import Process, Result
 
 if TYPE_CHECKING:
@@ -164,18 +172,33 @@ class Container:
         memory: int | str | None = None,
         cpus: float | str | None = None,
         pids: int | None = None,
+        descendants: int | None = None,
+        depth: int | None = None,
+        storage: int | str | None = None,
+        ttl: float | None = None,
+        idle_timeout: float | None = None,
         labels: Mapping[str, str] | None = None,
         clear: Sequence[str] = (),
         etag: str = "",
     ) -> "Container":
-        """Change limits and labels; `clear` names limits to lift: memory, cpus, pids."""
+        """Change limits, lifetimes (in seconds, ttl from now on) and labels; `clear` names what to lift of these."""
         wanted, paths = pb.Container(), [CLEARED[name] for name in clear]
-        if memory is not None:
-            wanted.limits.memory_bytes, paths = size_bytes(memory), [*paths, "limits.memory_bytes"]
-        if cpus is not None:
-            wanted.limits.cpu_millis, paths = cpu_millis(cpus), [*paths, "limits.cpu_millis"]
-        if pids is not None:
-            wanted.limits.pids, paths = count(pids, "processes"), [*paths, "limits.pids"]
+        limits = {
+            "memory": None if memory is None else size_bytes(memory),
+            "cpus": None if cpus is None else cpu_millis(cpus),
+            "pids": None if pids is None else count(pids, "processes"),
+            "descendants": None if descendants is None else count(descendants, "containers"),
+            "depth": None if depth is None else count(depth, "levels"),
+            "storage": None if storage is None else size_bytes(storage),
+        }
+        for name, value in limits.items():
+            if value is not None:
+                setattr(wanted.limits, CLEARED[name].removeprefix("limits."), value)
+                paths.append(CLEARED[name])
+        for name, seconds in (("ttl", ttl), ("idle_timeout", idle_timeout)):
+            if seconds is not None:
+                getattr(wanted, name).CopyFrom(as_duration(seconds))
+                paths.append(name)
         if labels is not None:
             wanted.labels.update(labels)
             paths.append("labels")
@@ -203,14 +226,19 @@ class Container:
         return self._client._destroy(self.ref, validate_only=validate_only)
 
 
-CLEARED = {"memory": "limits.memory_bytes", "cpus": "limits.cpu_millis", "pids": "limits.pids"}
+# What can be changed and lifted, by the path of its field.
+CLEARED = {
+    "memory": "limits.memory_bytes",
+    "cpus": "limits.cpu_millis",
+    "pids": "limits.pids",
+    "descendants": "limits.descendants",
+    "depth": "limits.depth",
+    "storage": "limits.storage_bytes",
+    "ttl": "ttl",
+    "idle_timeout": "idle_timeout",
+}
 
 
 def as_datetime(timestamp: Timestamp) -> datetime:
     """A time of the API, in UTC."""
     return timestamp.ToDatetime(tzinfo=UTC)
-
-
-def as_duration(seconds: float) -> Duration:
-    """Seconds as the API has them."""
-    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))

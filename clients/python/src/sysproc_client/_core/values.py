@@ -6,11 +6,15 @@ Each raises ValueError with words for people. What a value may be is decided by 
 import re
 from collections.abc import Iterable, Mapping
 
+from google.protobuf.duration_pb2 import Duration
+
 from nightos.sysproc.v1.container_pb2 import EnvironmentVariable
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)", re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _HEX_ID = re.compile(r"[0-9a-f]{16}")
 
 Environment = Mapping[str | bytes, str | bytes] | Mapping[str, str]
@@ -42,6 +46,21 @@ def count(value: int, what: str, below: int = 2**32) -> int:
     if not 0 <= value < below:
         raise ValueError(f"{value} is no number of {what}")
     return value
+
+
+def seconds(text: str) -> float:
+    """`90`, `90s`, `15m`, `12h`, `7d`. ValueError for what is no time."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no time: write a number, and s, m, h or d after it (15m)")
+    return float(match[1]) * _SECONDS[match[2].lower()]
+
+
+def as_duration(value: float) -> Duration:
+    """Seconds as the API has them. ValueError for what no message can hold."""
+    if not 0 <= value < 2**53:
+        raise ValueError(f"{value} is no time in seconds")
+    return Duration(seconds=int(value), nanos=int(value % 1 * 1e9))
 
 
 def to_hex(container_id: int) -> str:

@@ -103,6 +103,11 @@ def shown(name: str, value: int) -> str:
 @click.option("--memory", metavar="SIZE", help="256M, or `none` to lift the limit.")
 @click.option("--cpus", metavar="N", help="0.5, or `none`.")
 @click.option("--pids", metavar="N", help="64, or `none`.")
+@click.option("--descendants", metavar="N", help="Containers below it; or `none`.")
+@click.option("--depth", metavar="N", help="Levels below it; or `none`.")
+@click.option("--storage", metavar="SIZE", help="Of it and all below; or `none`.")
+@click.option("--ttl", metavar="TIME", help="From now on: 15m; or `none`.")
+@click.option("--idle-timeout", metavar="TIME", help="15m, or `none`.")
 @click.option(
     "--label", "labels", multiple=True, callback=pairs, metavar="K=V", help="Replaces all labels; repeatable."
 )
@@ -112,21 +117,26 @@ def shown(name: str, value: int) -> str:
 def update_command(
     options: Options, /, ref: str, labels: dict[str, str], clear_labels: bool, etag: str, **limits: str | None
 ) -> None:
-    """Change limits and labels of a container, running or not."""
+    """Change limits, lifetimes and labels of a container, running or not."""
+    from sysproc_client._core.values import seconds
+
     clear = [name for name, value in limits.items() if value == "none"]
     changed: dict[str, Any] = {name: value for name, value in limits.items() if value and value != "none"}
-    if "pids" in changed:
-        changed["pids"] = whole_number(changed["pids"])
+    readers: dict[str, Callable[[str], Any]] = {
+        **dict.fromkeys(("pids", "descendants", "depth"), whole_number),
+        **dict.fromkeys(("ttl", "idle_timeout"), seconds),
+    }
+    changed |= {name: readers[name](value) for name, value in changed.items() if name in readers}
     if labels or clear_labels:
         changed["labels"] = {} if clear_labels else labels
     if not changed and not clear:
-        raise click.UsageError("Nothing to change: give --memory, --cpus, --pids or --label.")
+        raise click.UsageError("Nothing to change: give a limit, --ttl, --idle-timeout or --label.")
     with options.connect() as client:
         client.get(ref).update(**changed, clear=clear, etag=etag)
 
 
 def whole_number(text: str) -> int:
-    """A number of processes."""
+    """A number of processes, or of containers."""
     try:
         return int(text)
     except ValueError:

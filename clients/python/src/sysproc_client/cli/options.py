@@ -39,6 +39,23 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
     return found
 
 
+def time_option(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """`15m` in seconds."""
+    from sysproc_client._core.values import seconds
+
+    return None if value is None else seconds(value)
+
+
+def users_option(_: click.Context, parameter: click.Parameter, value: str | None) -> str | list[int]:
+    """`all`, or uids with commas between."""
+    if value is None or value == "all":
+        return value or []
+    try:
+        return [int(uid) for uid in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither `all` nor uids like 33,1000", param=parameter) from None
+
+
 _CREATION = (
     click.option("--name", default="", metavar="NAME", help="Unique among its siblings."),
     click.option("--image", default="", metavar="IMAGE", help="Default: busybox."),
@@ -47,6 +64,20 @@ _CREATION = (
     click.option("--cpus", metavar="N", help="0.5 is half a processor."),
     click.option("--pids", type=int, metavar="N", help="Processes and threads."),
     click.option("--size", metavar="SIZE", help="Of its root. Default: 1G."),
+    click.option("--descendants", type=int, metavar="N", help="Containers there may be below it."),
+    click.option("--depth", type=int, metavar="N", help="Levels of containers there may be below it."),
+    click.option("--storage", metavar="SIZE", help="What it and all below may store together."),
+    click.option("--overcommit", is_flag=True, help="Count its size against no storage limit or free disk."),
+    click.option("--ttl", callback=time_option, metavar="TIME", help="Destroy it after 90s, 15m, 12h, 7d."),
+    click.option(
+        "--idle-timeout", callback=time_option, metavar="TIME", help="Destroy it when it was not used for so long."
+    ),
+    click.option(
+        "--api-users",
+        callback=users_option,
+        metavar="33,1000|all",
+        help="Who inside has authority besides root.",
+    ),
     click.option("--hostname", default="", metavar="NAME", help="Default: its name, or its id."),
     click.option("-e", "--env", multiple=True, callback=pairs, metavar="K=V", help="Of all its processes; repeatable."),
     click.option("--label", "labels", multiple=True, callback=pairs, metavar="K=V", help="Repeatable."),

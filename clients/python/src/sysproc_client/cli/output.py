@@ -75,7 +75,7 @@ def limits_of(box: "Container") -> dict[str, int | None]:
     """The limits; None where there is none."""
     limits = box.message.limits
     given = {field.name: value for field, value in limits.ListFields()}
-    return {name: given.get(name) for name in ("memory_bytes", "cpu_millis", "pids", "root_bytes")}
+    return {field.name: given.get(field.name) for field in limits.DESCRIPTOR.fields}
 
 
 def as_json(box: "Container") -> dict[str, Any]:
@@ -99,5 +99,8 @@ def as_json(box: "Container") -> dict[str, Any]:
             for variable in message.environment
         },
         "created": iso(box.created),
+        "expires": iso(message.expire_time.ToDatetime(tzinfo=UTC)) if message.HasField("expire_time") else None,
+        "idle_timeout_s": message.idle_timeout.ToMilliseconds() / 1000 if message.HasField("idle_timeout") else None,
+        "api_users": "all" if message.api_users.all else list(message.api_users.uids),
         "etag": message.etag,
     }
