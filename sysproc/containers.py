@@ -178,7 +178,7 @@ class Containers:
             return hierarchy.update_container(connection, row.id, **columns)
 
         changed = await self._host.database.write(write)
-        self.life.note_storage(changed)
+        self.life.note(changed)
         return changed
 
     # -- destroy: the steps are in `sysproc.destroy`

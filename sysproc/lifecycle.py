@@ -9,7 +9,7 @@ leave it half done. The other verbs, and the way in, are in `sysproc.containers`
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -75,6 +75,7 @@ class Lifecycle:
         self.once = Once(tasks)
         self.held = RunningContainers(self._keeper_ended)
         self.locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self.on_noted: Callable[[ContainerRow], None] = lambda _: None
 
     async def get(self, container_id: int) -> ContainerRow:
         """The container as recorded; raises NotFound."""
@@ -110,7 +111,7 @@ class Lifecycle:
         async with self.lock(container_id):
             async with self._host.storage_lock:
                 row = await database.write(lambda c: insert(c, new, self.asker(wanted.asked_by)))
-            self.note_storage(row)
+            self.note(row)
             try:
                 failpoint("containers.create.after_intention")
                 await self._host.images.make_root(new.image_digest, new.root_bytes, to_hex(row.id))
@@ -296,10 +297,11 @@ class Lifecycle:
             api_users=wanted.api_users,
         )
 
-    def note_storage(self, row: ContainerRow) -> None:
-        """Keep in mind whether the storage of a container is limited."""
+    def note(self, row: ContainerRow) -> None:
+        """Keep in mind what is asked often: whether its storage is limited, and when it ends by itself."""
         change = self._host.storage_limited.discard if row.storage_bytes is None else self._host.storage_limited.add
         change(to_hex(row.id))
+        self.on_noted(row)
 
     def asker(self, viewer: int | None) -> Asker:
         """Who asks for something that takes room, and what is known of the room that is taken."""

@@ -44,7 +44,7 @@ class Recovery:
         rows = await self._host.database.read(hierarchy.all_containers)
         paths = paths_from_top(rows)
         for row in rows:
-            self._containers.life.note_storage(row)
+            self._containers.life.note(row)
         for row in rows:
             if State(row.state) in (State.RUNNING, State.FROZEN):
                 await self._adopt_or_settle(row, paths[row.id])

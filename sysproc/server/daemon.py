@@ -15,7 +15,7 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
@@ -77,7 +77,8 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         gc.freeze()
         await parts.health.set(serving=True)
         parts.relay.accept()
-        yield
+        async with ended_at_exit(parts.lifetimes.run()):
+            yield
     finally:
         await parts.tasks.wait()
         await server.stop(None)
@@ -85,6 +86,17 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         await end_if_idle(parts)
         parts.processes.close()
         parts.containers.life.held.close()
+
+
+@asynccontextmanager
+async def ended_at_exit(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Let something run beside the block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def end_if_idle(parts: Parts) -> None:

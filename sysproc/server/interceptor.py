@@ -12,7 +12,7 @@ not in its table is not served. The rules are in `sysproc.server.access`, the re
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -28,6 +28,9 @@ from sysproc.server.call import Call
 from sysproc.server.peer import Caller
 from sysproc.server.reading import opening_of, read, read_all, replayed
 from sysproc.server.targets import Resolver, asked
+from sysproc.storage.hierarchy import ContainerRow
+
+Used = Callable[[Iterable[ContainerRow]], Awaitable[None]]
 
 # What a client has sent: one message, or many. Nothing of it is read before the caller is known to be allowed.
 Sent = bytes | AsyncIterator[bytes]
@@ -46,8 +49,11 @@ ENDLESS = frozenset(
 class Interceptor(grpc.GenericRpcHandler):
     """The table of everything that is served, each handler wrapped; given to grpcio as its only handler."""
 
-    def __init__(self, served: Iterable[Served], caller_of: Callable[[str], Caller], resolver: Resolver) -> None:
-        self._caller_of, self._resolver = caller_of, resolver
+    def __init__(
+        self, served: Iterable[Served], caller_of: Callable[[str], Caller], resolver: Resolver, used: Used
+    ) -> None:
+        """used: is told which containers a call names, once it is authorized (`sysproc.lifetimes`)."""
+        self._caller_of, self._resolver, self._used = caller_of, resolver, used
         self._handlers = {one.method.path: self._handler(one) for one in served}
         self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._answer_unknown)
         self._running: set[Around] = set()
@@ -126,6 +132,7 @@ class Interceptor(grpc.GenericRpcHandler):
         found = await self._resolver.resolve(call.method, request, call.caller)
         call.targets, call.answered = found.targets, found.answered
         bind_contextvars(container=call.named)
+        await self._used(row for row in found.targets.values() if row is not None)
 
     async def _answer_unknown(self, _: object, context: Context) -> None:
         error = Unimplemented(

@@ -28,6 +28,7 @@ from sysproc.images import Images
 from sysproc.isolation.cgroups import CgroupMode, CgroupTree
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.lifetimes import Lifetimes
 from sysproc.once import TaskOwner
 from sysproc.processes import Processes
 from sysproc.server.access import AccessUndeclared, Served, methods, served, stale_hosts
@@ -65,6 +66,7 @@ class Parts:
     tasks: TaskOwner
     containers: Containers
     processes: Processes
+    lifetimes: Lifetimes
     relay: Relay
     listeners: HostListeners
     health: Health
@@ -130,6 +132,7 @@ def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socke
     tasks = TaskOwner()
     containers = Containers(host, tasks)
     processes = Processes(host, tasks)
+    lifetimes = Lifetimes(host, containers)
     ours = our_services(host, containers, processes)
     health = Health(descriptor.full_name for descriptor, _ in ours)
     table = list(all_served(ours, health))
@@ -138,10 +141,11 @@ def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socke
         tasks=tasks,
         containers=containers,
         processes=processes,
+        lifetimes=lifetimes,
         relay=relay,
         listeners=listeners,
         health=health,
-        interceptor=Interceptor(table, relay.caller, Resolver(host.database)),
+        interceptor=Interceptor(table, relay.caller, Resolver(host.database), lifetimes.used),
         private_socket=private_socket,
     )
 

@@ -163,6 +163,10 @@ class Cgroup:
         """The container's own processes, by their pids on the host."""
         return self._means.steering.pids(self._leaf)
 
+    def pids_of_subtree(self) -> list[int]:
+        """The processes of the container and of all below it, by their pids on the host; none if it does not run."""
+        return self._means.steering.pids(self._node)
+
     @property
     def populated(self) -> bool:
         """Whether the container itself has a process; zombies do not count."""

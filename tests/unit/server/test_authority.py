@@ -59,6 +59,7 @@ async def test_inside_a_container_names_begin_at_itself(tmp_path: Path, ref: Con
         await it.call("ContainerService/CreateContainer", containers.CreateContainerRequest(parent=ref))
         await it.call("ContainerService/ListContainers", containers.ListContainersRequest(below=ref))
         assert [call.container.id for call, _ in it.answers.seen] == [found] * 3
+        assert it.named == [found] * 3, "what was named counts as used"
 
 
 UNREACHABLE = [ContainerRef(id=WEB), ContainerRef(id=UNCLE), ContainerRef(id=99), ContainerRef(id=0)]
@@ -81,6 +82,7 @@ async def test_inside_what_is_not_below_is_refused_with_one_text_whether_it_exis
                     await it.call(path, request)
                 assert it.info(refusal.value, grpc.StatusCode.PERMISSION_DENIED).reason == "OUT_OF_REACH"
                 texts.add((refusal.value.details(), str(refusal.value.trailing_metadata())))
+        assert it.named == [], "what is out of reach is not used"
     assert len(texts) == 1
 
 

@@ -3,7 +3,7 @@
 The tree behind it is web / worker / (nameless) / deep, and web / uncle. Used by the tests beside this.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from sysproc.server.peer import Caller
 from sysproc.server.targets import Resolver
 from sysproc.storage import hierarchy
 from sysproc.storage.database import Database
-from sysproc.storage.hierarchy import NewContainer
+from sysproc.storage.hierarchy import ContainerRow, NewContainer
 from sysproc.storage.images import Content, put_image
 
 HOST = Caller(None, 0, 1, authority=True)
@@ -73,6 +73,7 @@ class Wire:
     interceptor: Interceptor
     database: Database
     channel: Any  # grpc's types cannot say bytes in, bytes out
+    named: list[int]  # by calls that were authorized
     caller: list[Caller] = field(default_factory=lambda: [HOST])
 
     async def call(self, path: str, request: Message | bytes, timeout: float | None = 10) -> bytes:
@@ -131,13 +132,18 @@ async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
     health_service: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
     table += served(health_service, health)
     caller: list[Caller] = [HOST]
-    interceptor = Interceptor(table, lambda _: caller[0], Resolver(database))
+    named: list[int] = []
+
+    async def used(rows: Iterable[ContainerRow]) -> None:
+        named.extend(row.id for row in rows)
+
+    interceptor = Interceptor(table, lambda _: caller[0], Resolver(database), used)
     server = aio.server(handlers=(interceptor,))
     server.add_insecure_port(f"unix:{tmp_path}/s")
     await server.start()
     try:
         async with aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
-            yield Wire(answers, health, interceptor, database, channel, caller)
+            yield Wire(answers, health, interceptor, database, channel, named, caller)
     finally:
         await server.stop(None)
         database.close()
