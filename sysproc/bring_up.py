@@ -47,7 +47,7 @@ async def bring_up(host: Host, row: ContainerRow, path: tuple[str, ...]) -> tupl
         uids = await to_end(host.uid_ranges.claim, host.owner(name))
         undo.add("the uid range", host.uid_ranges.release, uids)
         failpoint("containers.start.after_uids")
-        cgroup = await _make_cgroups(host, row.id, path)
+        cgroup = await _make_cgroups(host, row, path, uids.base)
         undo.add("the cgroups", cgroup.remove)
         failpoint("containers.start.after_cgroup")
         built = await _build(host, row, uids, cgroup)
@@ -58,12 +58,13 @@ async def bring_up(host: Host, row: ContainerRow, path: tuple[str, ...]) -> tupl
     return running, _columns(uids, built)
 
 
-async def _make_cgroups(host: Host, container_id: int, path: tuple[str, ...]) -> Cgroup:
+async def _make_cgroups(host: Host, row: ContainerRow, path: tuple[str, ...], uid_base: int) -> Cgroup:
     """The limits of those above hold for it also where they do not run and so have no cgroups yet."""
     async with host.limits_lock:
-        lineage = await host.database.read(lambda c: hierarchy.lineage(c, container_id))
+        lineage = await host.database.read(lambda c: hierarchy.lineage(c, row.id))
         *above, own = map(limits_of, lineage)
-        return await to_end(host.cgroups.create, path, own, above=above)
+        owner = uid_base if row.delegate else None
+        return await to_end(host.cgroups.create, path, own, above=above, owner=owner)
 
 
 async def _build(host: Host, row: ContainerRow, uids: UidRange, cgroup: Cgroup) -> Built:
@@ -121,6 +122,7 @@ def _spec(row: ContainerRow, uids: UidRange, cgroup: Cgroup, root_fd: int) -> Co
         root_size=partition.size_bytes,
         root_fstype="ext4",
         profile=row.profile,
+        delegate=row.delegate,
     )
 
 
@@ -157,6 +159,7 @@ def _hold(
         uid_base=uid_base,
         profile=row.profile,
         api_users=row.api_users,
+        delegate=row.delegate,
         environment=row.environment,
         exec_dir=host.state_dir.container(to_hex(row.id)).execs,
     )
@@ -198,6 +201,7 @@ def adopt(host: Host, row: ContainerRow, path: tuple[str, ...]) -> RunningContai
         uid_base=row.uid_base,
         profile=row.profile,
         api_users=row.api_users,
+        delegate=row.delegate,
         environment=row.environment,
         exec_dir=host.state_dir.container(to_hex(row.id)).execs,
     )

@@ -114,7 +114,8 @@ def asked_of(wanted: WantedExec) -> Asked:
 
 def spec_of(container: RunningContainer, wanted: WantedExec) -> ExecSpec:
     """What the supervisor is told."""
-    cgroups = container.cgroup.procs_dirs
+    cgroup = container.cgroup
+    cgroups = cgroup.group_to_join(container.init_pid) if container.delegate else cgroup.procs_dirs
     return ExecSpec(
         argv=wanted.argv,
         environment=merged_environment(container.environment, wanted),

@@ -65,6 +65,7 @@ class Wanted:
     ttl_s: float | None = None
     idle_timeout_s: float | None = None
     api_users: str = ""
+    delegate: bool = False
 
 
 class Lifecycle:
@@ -272,6 +273,8 @@ class Lifecycle:
     async def _new_row(self, container_id: int, wanted: Wanted) -> NewContainer:
         image = await self._host.images.find(wanted.image)
         root_bytes = self._host.images.root_bytes(image, wanted.root_bytes)
+        if wanted.delegate:
+            self._host.cgroups.check_delegation()
         if not wanted.overcommit:
             await to_end(self._host.state_dir.check_free, root_bytes)
         return NewContainer(
@@ -295,6 +298,7 @@ class Lifecycle:
             ttl_s=wanted.ttl_s,
             idle_timeout_s=wanted.idle_timeout_s,
             api_users=wanted.api_users,
+            delegate=wanted.delegate,
         )
 
     def note(self, row: ContainerRow) -> None:

@@ -31,6 +31,7 @@ class RunningContainer:
     uid_base: int
     profile: str
     api_users: str
+    delegate: bool
     environment: tuple[tuple[bytes, bytes], ...]
     exec_dir: Path
     ended: asyncio.Event = field(default_factory=asyncio.Event, compare=False)

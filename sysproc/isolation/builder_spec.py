@@ -30,6 +30,7 @@ class ContainerSpec:
     root_size: int
     root_fstype: str
     profile: str
+    delegate: bool = False
     listen_backlog: int = 128
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 

@@ -177,10 +177,10 @@ def sys_pieces() -> dict[str, int]:
 
 
 def cgroup_mounts(spec: ContainerSpec) -> dict[str, int]:
-    """The container's own part of each hierarchy, as its cgroup namespace shows it."""
+    """The container's own part of each hierarchy, as its cgroup namespace shows it: to be read, unless delegated."""
     attributes, top = _SAFE | MOUNT_ATTR_RDONLY, f"sys/{SYS_CGROUP}"
     if not spec.cgroups.v1:
-        return {top: new_mount("cgroup2", {}, attributes)}
+        return {top: new_mount("cgroup2", {}, _SAFE if spec.delegate else attributes)}
     mounts = {
         f"{top}/{hierarchy_directory(name)}": new_mount("cgroup", cgroup_options(name), attributes)
         for name in spec.cgroups.v1

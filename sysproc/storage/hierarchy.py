@@ -47,6 +47,7 @@ class NewContainer:
     ttl_s: float | None = None
     idle_timeout_s: float | None = None
     api_users: str = ""
+    delegate: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class ContainerRow:
     ttl_s: float | None = None
     idle_timeout_s: float | None = None
     api_users: str = ""
+    delegate: bool = False
     expires_at: float | None = None
 
     @property

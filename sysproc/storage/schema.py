@@ -80,6 +80,7 @@ CONTAINERS = sa.Table(
     sa.Column("idle_timeout_s", sa.Float),
     sa.Column("expires_at", sa.Float),
     sa.Column("api_users", sa.Text, nullable=False, server_default=""),
+    sa.Column("delegate", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 # Two unnamed siblings are fine, two of one name are not; the top of the tree has no parent, and NULLs differ.
 sa.Index(

@@ -105,17 +105,7 @@ def armed(daemon: RunningDaemon, terms: str) -> None:
     daemon.kill_launcher()
     daemon.start(environment={"SYSPROC_FAILPOINTS": terms}, wait=False)
     with suppress(AssertionError):
-        wait_until(lambda: not daemon.alive() or answers(daemon), "it answers or has died", 20)
-
-
-def answers(daemon: RunningDaemon) -> bool:
-    """Whether the service can be called."""
-    try:
-        with Client(daemon.endpoint) as client:
-            client.whoami()
-    except SysprocError:
-        return False
-    return True
+        wait_until(lambda: not daemon.alive() or daemon.endpoint_answers(), "it answers or has died", 20)
 
 
 @pytest.mark.parametrize("action", ["kill", "raise"])

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from sysproc.isolation import launcher_protocol
+from sysproc_client import Client, SysprocError
 
 PATIENCE_S = 120.0 if os.environ.get("SYSPROC_TEST_IN_VM") else 30.0
 
@@ -111,6 +112,15 @@ class RunningDaemon:
     def alive(self) -> bool:
         """Whether sysprocd runs."""
         return self._process is not None and self._process.poll() is None
+
+    def endpoint_answers(self) -> bool:
+        """Whether the service can be called, whoever has started it."""
+        try:
+            with Client(self.endpoint) as client:
+                client.whoami()
+        except SysprocError:
+            return False
+        return True
 
     def kill9(self) -> None:
         """SIGKILL to sysprocd, and only to it."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.compiled import compile_all
 from tests.vm.image import ROOT, SITE, VENV
 
-TREES = ("sysproc", "clients/python/src", "tests", "pyproject.toml", "proto", "examples")
+TREES = ("sysproc", "clients/python/src", "tests", "pyproject.toml", "proto", "examples", "packaging")
 PATHS = ("/opt/sysproc/tree", "/opt/sysproc/tree/clients/python/src")
 
 

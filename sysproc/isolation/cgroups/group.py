@@ -16,6 +16,7 @@ from sysproc.errors import NotFound, Unavailable, Unimplemented
 from sysproc.isolation.builder_spec import CgroupDirectories
 from sysproc.isolation.cgroups.controllers import Bound
 from sysproc.isolation.cgroups.controllers.memory import oom_kills
+from sysproc.isolation.cgroups.delegation import group_to_join
 from sysproc.isolation.cgroups.identity import PROCS
 from sysproc.isolation.cgroups.limits import Limits, Stats
 from sysproc.isolation.cgroups.place import Place
@@ -32,6 +33,8 @@ class Means:
 
     controllers: tuple[Bound, ...]
     steering: Steering
+    # Of version 2; empty where that is not mounted.
+    v2_mount: str
     # Directories come and go under it, so that a parent is not removed while a child is made.
     structure: threading.Lock
 
@@ -54,6 +57,11 @@ class Cgroup:
     def procs_dirs(self) -> CgroupDirectories:
         """The directories whose cgroup.procs takes the container's own processes."""
         return CgroupDirectories(self._leaf.v2, dict(self._leaf.v1))
+
+    def group_to_join(self, init_pid: int) -> CgroupDirectories:
+        """Like procs_dirs, for a process of a container that divides its part by itself (delegation)."""
+        leaf = str(self._leaf.v2)
+        return CgroupDirectories(group_to_join(self._means.v2_mount, leaf, init_pid), {})
 
     @property
     def exists(self) -> bool:

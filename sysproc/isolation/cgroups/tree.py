@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from sysproc.errors import FailedPrecondition
+from sysproc.errors import FailedPrecondition, Unimplemented
 from sysproc.ids import is_hex_id
 from sysproc.isolation.cgroups.control_files import read, write
 from sysproc.isolation.cgroups.controllers import Bound, bind, to_enable
+from sysproc.isolation.cgroups.delegation import delegate
 from sysproc.isolation.cgroups.group import Cgroup, Means
 from sysproc.isolation.cgroups.hierarchies import CgroupMode, Hierarchies, find
 from sysproc.isolation.cgroups.identity import (
@@ -47,7 +48,8 @@ class CgroupTree:
         self.root = asked or default_root(self.hierarchies, Path("/proc/self/cgroup").read_text())
         self._place = place_at(self.hierarchies, self.root)
         self._enabled = to_enable(self.hierarchies)
-        self._means = Means(tuple(bind(self.hierarchies)), steering_for(self.hierarchies), threading.Lock())
+        mount = self.hierarchies.v2.mount if self.hierarchies.v2 is not None else ""
+        self._means = Means(tuple(bind(self.hierarchies)), steering_for(self.hierarchies), mount, threading.Lock())
 
     @property
     def mode(self) -> CgroupMode:
@@ -110,9 +112,21 @@ class CgroupTree:
         for length in range(1, len(steps) + 1):
             enable(self.hierarchies.v2.mount + "/".join(steps[:length]), self._enabled)
 
-    def create(self, path: Sequence[str], limits: Limits, *, above: Sequence[Limits] = ()) -> Cgroup:
+    def check_delegation(self) -> None:
+        """Raise Unimplemented where no container can be given its part of the cgroups."""
+        if self.mode is not CgroupMode.UNIFIED:
+            raise Unimplemented(
+                f"This host cannot delegate cgroups to containers: it has {self.mode.value}.",
+                resolution="Leave `delegate` out, or boot the host with cgroup version 2 alone.",
+                reason="NO_DELEGATION",
+            )
+
+    def create(
+        self, path: Sequence[str], limits: Limits, *, above: Sequence[Limits] = (), owner: int | None = None
+    ) -> Cgroup:
         """Make the cgroups of a container, its limits in force and its devices closed, without a process.
 
+        owner: the container's root on the host, who may make groups below the container's own; None: nobody may.
         path: ids from the top down to it. above: the limits of the containers above it, from the top; they are set
         where a container above has no cgroups at the moment, because it does not run. Raises what set_limits and
         making a directory raise; then nothing new is left.
@@ -130,6 +144,8 @@ class CgroupTree:
                 self._make_node(path[:length], above[length - 1] if above else Limits(), undo)
             group = self._make_node(path, limits, undo)
             self._make_leaf(group, place.child(PROCS), undo)
+            if owner is not None:
+                delegate(str(place.child(PROCS).v2), owner)
             undo.pop_all()
         return group
 

@@ -147,6 +147,7 @@ def read_wanted(
         ttl_s=seconds_from_proto(asked, "ttl", findings),
         idle_timeout_s=seconds_from_proto(asked, "idle_timeout", findings),
         api_users=api_users_from_proto(asked.api_users, findings),
+        delegate=asked.delegate,
         **limits,
     )
 
@@ -174,6 +175,7 @@ def container_to_proto(row: ContainerRow, viewer: int | None) -> pb.Container:
         ttl=seconds_to_proto(row.ttl_s),
         idle_timeout=seconds_to_proto(row.idle_timeout_s),
         api_users=api_users_to_proto(row.api_users),
+        delegate=row.delegate,
         expire_time=timestamp(row.expires_at),
     )
 
@@ -192,6 +194,7 @@ def new_to_proto(new: NewContainer) -> pb.Container:
         ttl=seconds_to_proto(new.ttl_s),
         idle_timeout=seconds_to_proto(new.idle_timeout_s),
         api_users=api_users_to_proto(new.api_users),
+        delegate=new.delegate,
     )
 
 

@@ -31,7 +31,7 @@ from sysproc.storage.images import Image
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NEW = NewContainer(
     *(0, 7, "n", "h", "i", "d", 1, 2, 3, 4, ((b"A", b"b"),), {"a": "b"}, "strict"),
-    *(5, 6, 2**40, False, 90.0, 80.0, "33,1000"),
+    *(5, 6, 2**40, False, 90.0, 80.0, "33,1000", True),
 )
 ROW = ContainerRow(
     **(vars(NEW) | {"id": 5}),
@@ -153,7 +153,7 @@ IGNORED = {
         f"UpdateContainer container.{name}": "others are ignored, says the API"
         for name in (
             *("name", "image", "hostname", "limits.root_bytes", "environment", "seccomp_profile"),
-            *("api_users.all", "api_users.uids"),
+            *("api_users.all", "api_users.uids", "delegate"),
         )
     },
 }

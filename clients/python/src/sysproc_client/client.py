@@ -92,18 +92,21 @@ class Client:
         ttl: float | None = None,
         idle_timeout: float | None = None,
         api_users: Literal["all"] | Sequence[int] = (),
+        delegate: bool = False,
         start: bool = True,
         request_id: str | None = None,
     ) -> Container:
         """Make a container and start it. Sizes are bytes or `256M`; cpus 0.5 is half a processor; times in seconds.
 
         descendants, depth, storage: what all below may have together. ttl, idle_timeout: when it is destroyed by
-        itself. api_users: uids inside that have authority besides root, or `all`.
+        itself. api_users: uids inside that have authority besides root, or `all`. delegate: its root divides its
+        part of the cgroups.
         Safe to repeat with the same request_id (a UUID). Raises SysprocError, ValueError.
         """
         wanted = pb.Container(
             name=name, image=image, hostname=hostname, environment=environment(env), seccomp_profile=PROFILES[profile]
         )
+        wanted.delegate = delegate
         wanted.labels.update(labels or {})
         for field, value in (
             ("memory_bytes", None if memory is None else size_bytes(memory)),

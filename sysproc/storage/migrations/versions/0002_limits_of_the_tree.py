@@ -1,4 +1,4 @@
-"""Limits that the service holds (descendants, depth, storage), lifetimes, and who may use the API inside.
+"""Limits that the service holds (descendants, depth, storage), lifetimes, who may use the API inside, delegation.
 
 Columns are added only: no table is rebuilt, no row changes its meaning.
 """
@@ -23,5 +23,6 @@ def upgrade() -> None:
         sa.Column("idle_timeout_s", sa.Float),
         sa.Column("expires_at", sa.Float),
         sa.Column("api_users", sa.Text, nullable=False, server_default=""),
+        sa.Column("delegate", sa.Boolean, nullable=False, server_default=sa.false()),
     ):
         op.add_column("containers", column)

@@ -68,6 +68,7 @@ _CREATION = (
     click.option("--depth", type=int, metavar="N", help="Levels of containers there may be below it."),
     click.option("--storage", metavar="SIZE", help="What it and all below may store together."),
     click.option("--overcommit", is_flag=True, help="Count its size against no storage limit or free disk."),
+    click.option("--delegate", is_flag=True, help="Let its root divide its part of the cgroups (systemd, podman)."),
     click.option("--ttl", callback=time_option, metavar="TIME", help="Destroy it after 90s, 15m, 12h, 7d."),
     click.option(
         "--idle-timeout", callback=time_option, metavar="TIME", help="Destroy it when it was not used for so long."

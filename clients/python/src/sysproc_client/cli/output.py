@@ -101,6 +101,7 @@ def as_json(box: "Container") -> dict[str, Any]:
         "created": iso(box.created),
         "expires": iso(message.expire_time.ToDatetime(tzinfo=UTC)) if message.HasField("expire_time") else None,
         "idle_timeout_s": message.idle_timeout.ToMilliseconds() / 1000 if message.HasField("idle_timeout") else None,
+        "delegate": message.delegate,
         "api_users": "all" if message.api_users.all else list(message.api_users.uids),
         "etag": message.etag,
     }
