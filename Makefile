@@ -14,7 +14,7 @@ NATIVE := sysproc/isolation/native
 PACKAGING := pyproject.toml hatch_build.py clients/python/pyproject.toml clients/python/hatch_build.py \
              clients/python/src/sysproc_client/version.py
 
-.PHONY: help setup stubs native demo test test-vm lint bench clean clean-vm
+.PHONY: help setup stubs native demo demo-tree test test-vm lint bench clean clean-vm
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ $(NATIVE)/sysproc-native: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.py)
 
 demo: setup  ## create, use and destroy real containers (root)
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+demo-tree: setup  ## a program inside a container makes, limits and uses containers of its own (root)
+	scripts/install-packages test
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/tree.sh
 
 test: setup  ## every test that can run here; kernel, e2e and vm tests need root
 	scripts/install-packages test || true
