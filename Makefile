@@ -65,5 +65,5 @@ clean:  ## remove everything that was made in this clone
 	rm -rf clients/python/src/nightos $(NATIVE)/sysproc-native
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-vm:  ## remove the cached images of the virtual machines
+clean-vm:  ## remove the cached images of the virtual machines and the Debian root
 	rm -rf "$${SYSPROC_VM_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/sysproc/vm}"
