@@ -9,7 +9,7 @@
                                                                        rlimits; seccomp `strict`
                                                                        unpacks the archive (`sysproc.isolation.unpack`)
       {"progress"}* and {"result"} or {"failed"} ◀───────────────────  on the daemon's report socket, by the job
-      J ended; fsync of the filesystem                                 exit
+      J ended; fsync of the filesystem; read-only from now on          exit
 
 What a container's root cannot do, the unpacker cannot either; it cannot even execute anything.
 """
@@ -30,7 +30,7 @@ from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, 
 from sysproc.isolation.inside import become_root, enter_attached_root, make_it_the_root
 from sysproc.isolation.root_mount import idmap, mount_detached
 from sysproc.linux.files import syncfs
-from sysproc.linux.mounts import AT_FDCWD, move_mount
+from sysproc.linux.mounts import AT_FDCWD, MS_RDONLY, MS_REMOUNT, mount, move_mount
 from sysproc.linux.namespaces import write_id_maps
 from sysproc.linux.seccomp import load_filter
 from sysproc.linux.unix_sockets import send_with_fds
@@ -70,6 +70,7 @@ def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping
     result = _relay(born, report)
     os.waitpid(born.pid, 0)
     sync(root)
+    make_clean(frame)
     failpoint("jobs.unpack.after_sync")
     return result
 
@@ -97,6 +98,15 @@ def sync(root: int) -> None:
         syncfs(top)
     finally:
         os.close(top)
+
+
+def make_clean(frame: Path) -> None:
+    """The whole filesystem becomes read-only, so that its journal is empty and nothing is written any more.
+
+    Unmounted it is only some time after this process has ended, when others copy the image already: a copy with a
+    journal that is still to be replayed is destroyed by resize2fs, or by the replay after it.
+    """
+    mount("none", frame, flags=MS_REMOUNT | MS_RDONLY)
 
 
 def tell(go: socket.socket, counts: Mapping[str, int]) -> None:

@@ -16,8 +16,10 @@ import pytest
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc_client import Client, Container, FailedPrecondition, InvalidArgument, NotFound, SysprocError
+from tests.e2e.daemon import RunningDaemon
 
 Add = Callable[..., None]
+NEEDS_RECOVERY = 0x4
 BUSYBOX = Path(shutil.which("busybox") or "/bin/busybox")
 
 
@@ -39,7 +41,7 @@ class Archive:
     def busybox(self) -> None:
         """What is needed to look at the result from inside."""
         self.add("bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
-        for applet in ("sh", "cat", "ls", "stat", "find"):
+        for applet in ("sh", "cat", "ls", "stat", "find", "wc"):
             self.add(f"bin/{applet}", type=tarfile.SYMTYPE, linkname="busybox")
 
     def bytes(self) -> bytes:
@@ -69,7 +71,7 @@ def imported(client: Client) -> Iterator[Callable[[bytes], Container]]:
 
     def make(data: bytes) -> Container:
         client.images.import_("hostile", io.BytesIO(data))
-        boxes.append(client.create(image="hostile", size="64M"))
+        boxes.append(client.create(image="hostile", size="256M"))
         return boxes[0]
 
     yield make
@@ -239,6 +241,27 @@ def test_a_folder_is_imported_as_it_is(client: Client, imported: Imported, tmp_p
     finally:
         box.destroy()
         client.images.delete("hostile")
+
+
+def incompatible_features(vsf: Path) -> int:
+    """Of the ext4 in the first partition (Documentation/filesystems/ext4/super.rst, s_feature_incompat)."""
+    with vsf.open("rb") as file:
+        file.seek((1 << 20) + 1024 + 0x60)
+        return int.from_bytes(file.read(4), "little")
+
+
+def test_a_finished_image_has_an_empty_journal_and_its_containers_start(
+    client: Client, daemon: RunningDaemon, archive: Archive, imported: Imported
+) -> None:
+    """It is copied as soon as it is there, when the kernel may not have unmounted it yet."""
+    archive.busybox()
+    for number in range(3000):
+        archive.add(f"many/{number}", random.Random(number).randbytes(20_000))
+    data = archive.bytes()
+    client.images.import_("hostile", io.BytesIO(data))
+    image = max((daemon.state_dir / "images").glob("*.vsf"), key=lambda path: path.stat().st_size)
+    assert incompatible_features(image) & NEEDS_RECOVERY == 0
+    assert text(imported(data), "sh", "-c", "ls /many | wc -l").strip() == "3000"
 
 
 def test_a_wrong_digest_is_refused(client: Client, archive: Archive) -> None:
