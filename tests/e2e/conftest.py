@@ -14,7 +14,7 @@ import pytest
 
 from sysproc_client import Client
 from tests.e2e.daemon import RunningDaemon
-from tests.leaks import Scope, leak_check
+from tests.leaks import leak_check
 
 Sysproc = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -43,26 +43,9 @@ def nothing_is_left(daemon: RunningDaemon) -> Iterator[None]:
     """Whatever a test makes is gone after it, from the kernel and from the disk."""
     if not daemon.alive():
         daemon.start()
-    scope = Scope(
-        directories=(daemon.directory,),
-        cgroup_roots=(daemon.cgroup_root,),
-        uid_claims=daemon.uid_claims,
-        watched=lambda: {"sysprocd": daemon.pid, "launcher": daemon.launcher_pid},
-        ignored=("*/__pycache__*", "*.log", "*-wal", "*-shm", "*/templates/*"),
-    )
-    with leak_check(scope):
+    with leak_check(daemon.scope()):
         yield
-        destroy_all(daemon)
-
-
-def destroy_all(daemon: RunningDaemon) -> None:
-    """What a test has left in the tree is destroyed through the API."""
-    if not daemon.alive():
-        daemon.start()
-    with Client(daemon.endpoint) as client:
-        for box in client.list():
-            if not box.parent_id:
-                box.destroy()
+        daemon.destroy_all()
 
 
 @pytest.fixture

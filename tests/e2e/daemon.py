@@ -19,6 +19,7 @@ from typing import Self
 
 from sysproc.isolation import launcher_protocol
 from sysproc_client import Client, SysprocError
+from tests.leaks import Scope
 
 PATIENCE_S = 120.0 if os.environ.get("SYSPROC_TEST_IN_VM") else 30.0
 
@@ -151,6 +152,25 @@ class RunningDaemon:
         launcher_log = self.runtime_dir / launcher_protocol.LOG_NAME
         said = self.log.read_text(errors="replace")[-20_000:]
         return said + (f"\nlauncher:\n{launcher_log.read_text(errors='replace')}" if launcher_log.exists() else "")
+
+    def scope(self) -> Scope:
+        """What is this daemon's, for a leak check."""
+        return Scope(
+            directories=(self.directory,),
+            cgroup_roots=(self.cgroup_root,),
+            uid_claims=self.uid_claims,
+            watched=lambda: {"sysprocd": self.pid, "launcher": self.launcher_pid},
+            ignored=("*/__pycache__*", "*.log", "*-wal", "*-shm", "*/templates/*"),
+        )
+
+    def destroy_all(self) -> None:
+        """What a test has left in the tree is destroyed through the API."""
+        if not self.alive():
+            self.start()
+        with Client(self.endpoint) as client:
+            for box in client.list():
+                if not box.parent_id:
+                    box.destroy()
 
     def close(self) -> None:
         """End everything and remove the directories; containers are ended by their cgroups. Idempotent."""
