@@ -6,8 +6,10 @@
  *     inside, as its root  session, terminal or pipes, groups, keyring, signals, no other fds, seccomp
  *     as the user          working directory, search in PATH, execve
  *
- * Until execve it is not dumpable, so that root inside cannot trace it while it still has memory of the host. A step
- * that fails is written into the state page, which ends at execve together with the rest of this memory.
+ * Until execve it is not dumpable, so that root inside cannot trace it while it still has memory of the host. The
+ * kernel sets that anew, to fs.suid_dumpable, with each change of ids: where that is 1 (for debugging, and then "ptrace
+ * is unchecked", as the kernel says) a moment remains. A step that fails is written into the state page, which ends at
+ * execve together with the rest of this memory.
  */
 #include "exec.h"
 
@@ -150,6 +152,11 @@ static void hand_over(int socket, int fd)
 	must(sendmsg(socket, &message, MSG_NOSIGNAL), STEP_TERMINAL);
 }
 
+static void stay_hidden(void)
+{
+	prctl(PR_SET_DUMPABLE, 0);
+}
+
 /* The user owns the terminal: fsuid decides about the node in devpts. The supervisor must not be given a fake. */
 static int open_ptmx(uint32_t uid)
 {
@@ -162,6 +169,7 @@ static int open_ptmx(uint32_t uid)
 	setfsuid(uid);
 	fd = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/pts/ptmx", &how, sizeof how);
 	setfsuid(0);
+	stay_hidden();
 	must(fd, STEP_TERMINAL);
 	if (!is_device(fd, PTMX_DEVICE) || fstatfs(fd, &filesystem) < 0
 	    || filesystem.f_type != DEVPTS_SUPER_MAGIC)
@@ -215,6 +223,7 @@ static void take_groups(const struct spec *spec, const struct user *user)
 	must(setgroups(user->group_count, user->groups), STEP_USER);
 	must(setresgid(user->gid, user->gid, user->gid), STEP_USER);
 	must(setresuid(spec->uid, 0, 0), STEP_USER);
+	stay_hidden();
 }
 
 /* As the kernel has them, all 64: libc keeps two for itself. */
@@ -240,6 +249,7 @@ static void load_filter(const struct spec *spec)
 static void become_user(const struct spec *spec)
 {
 	must(setresuid(spec->uid, spec->uid, spec->uid), STEP_USER);
+	stay_hidden();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	must(chdir(spec->directory), STEP_DIRECTORY);
 }
@@ -306,6 +316,7 @@ _Noreturn void child_main(struct spec *spec, const struct ends *ends)
 	set_limits(spec);
 	join_own_keyring();
 	must(setns(INIT_FD, NAMESPACES), STEP_NAMESPACES);
+	stay_hidden();
 	take_stdio(spec, ends);
 	find_user(spec, &user);
 	set_home(spec, &user);
