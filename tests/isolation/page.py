@@ -31,3 +31,9 @@ def write_section(name: str, content: str) -> None:
     assert found == 1, f"{PAGE} has no place for the section {name!r}"
     if new != old:
         PAGE.write_text(new)
+
+
+def row_of(docstring: str) -> tuple[str, str]:
+    """The two sides of a docstring with `Here:`: what it was, and what stops it."""
+    was, _, here = docstring.partition("\n\nHere: ")
+    return " ".join(was.split()), " ".join(here.split())
