@@ -79,6 +79,7 @@ def become_init(spec: ContainerSpec, go: socket.socket, seccomp_filter: bytes, p
     failpoint("inside.after_unshare")
     make_it_the_root(root)
     failpoint("inside.after_pivot")
+    os.umask(0o022)  # before files are made that everybody inside reads
     name_things(spec.hostname)
     clean_up_process(spec)
     load_filter(seccomp_filter)
@@ -242,7 +243,6 @@ def clean_up_process(spec: ContainerSpec) -> None:
     for name, (soft, hard) in spec.rlimits.items():
         resource.setrlimit(getattr(resource, name), (soft, hard))
     default_signals()
-    os.umask(0o022)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -155,6 +155,12 @@ NETWORK = (
         "1 received",
     ),
     Use(
+        "look names up as an ordinary user",
+        "setpriv --reuid=1000 --regid=1000 --clear-groups sh -euc 'cat /etc/resolv.conf; "
+        "getent hosts $(cat /etc/hostname) | grep -o 127.0.1.1'",
+        "127.0.1.1",
+    ),
+    Use(
         "serve on port 80",
         """python3 -c '
 import socket
