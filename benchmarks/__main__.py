@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import lifecycle, parts, peers
+from benchmarks import flood, lifecycle, parts, peers
 from benchmarks.idle import Idle, idle
 from benchmarks.measure import Timing
 from sysproc_client import Client
@@ -29,6 +29,16 @@ def table(title: str, timings: Sequence[Timing]) -> Table:
     drawn = Table("contender", "p50 ms", "p90 ms", "ratio to the first", title=title, title_justify="left")
     for one in timings:
         drawn.add_row(one.contender, f"{one.median_ms:.2f}", f"{one.p90_ms:.2f}", f"{one.median_ms / ours:.2f}")
+    return drawn
+
+
+def flood_table(timings: Sequence[Timing]) -> Table:
+    """What others notice of a flood: each pair is quiet, then flooded."""
+    drawn = Table("who", "p50 ms", "p99 ms", "p99, ratio", title="a container floods its socket", title_justify="left")
+    for number, one in enumerate(timings):
+        quiet = timings[number - number % 2].percentile_ms(0.99)
+        p99 = one.percentile_ms(0.99)
+        drawn.add_row(one.contender, f"{one.median_ms:.2f}", f"{p99:.2f}", f"{p99 / quiet:.2f}")
     return drawn
 
 
@@ -64,6 +74,8 @@ def main(runs: int, idle_count: int, json_file: Path | None) -> None:
             }
             for title, timings in results.items():
                 console.print(table(title, timings))
+            results["flood"] = flood.flood(client)
+            console.print(flood_table(results["flood"]))
             found = idle(client, daemon.pid, daemon.launcher_pid, idle_count) if idle_count else None
             if found is not None:
                 console.print(idle_table(found))

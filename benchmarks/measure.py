@@ -24,7 +24,11 @@ class Timing:
     @property
     def p90_ms(self) -> float:
         """Nine of ten were at least this quick."""
-        return sorted(self.times_ms)[int(0.9 * (len(self.times_ms) - 1))]
+        return self.percentile_ms(0.9)
+
+    def percentile_ms(self, part: float) -> float:
+        """This part of all was at least this quick."""
+        return sorted(self.times_ms)[int(part * (len(self.times_ms) - 1))]
 
 
 def timed_ms(work: Callable[[], object]) -> float:

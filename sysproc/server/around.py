@@ -22,6 +22,8 @@ from structlog.contextvars import bind_contextvars
 from sysproc.errors import Internal, Kind, SysprocError, Unavailable
 from sysproc.server import audit
 from sysproc.server.call import Call
+from sysproc.server.calls_under_way import CallsUnderWay
+from sysproc.server.log_budget import LogBudget
 from sysproc.server.status import wire_status
 
 log = structlog.get_logger()
@@ -43,8 +45,10 @@ async def send(error: SysprocError, context: Context) -> None:
 class Around:
     """One call from its begin to its end: errors become a status, the end becomes a line of log."""
 
-    def __init__(self, call: Call, running: "set[Around]", counts: "Counter[tuple[str, str]]") -> None:
-        self.call, self._running, self._counts = call, running, counts
+    def __init__(
+        self, call: Call, running: CallsUnderWay, counts: "Counter[tuple[str, str]]", log_budget: LogBudget
+    ) -> None:
+        self.call, self._running, self._counts, self._log_budget = call, running, counts, log_budget
         self.task = current_task()
         self._begun, self._cut = time.perf_counter(), False
 
@@ -55,14 +59,14 @@ class Around:
             self.task.cancel()
 
     async def __aenter__(self) -> "Around":
-        self._running.add(self)
+        self._running.begin(self)
         bind_contextvars(request=self.call.number, method=self.call.method.name, caller=str(self.call.caller))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._running.discard(self)
+        self._running.end(self)
         match error:
             case None:
                 self._log("OK")
@@ -83,14 +87,21 @@ class Around:
 
     async def _end(self, error: SysprocError) -> None:
         status = wire_status(error)
-        if error.kind is Kind.PERMISSION_DENIED:
-            audit.write_refusal(self.call, error)
-        self._log(status.code.name, reason=error.reason, error=status.message)
+        refused = error if error.kind is Kind.PERMISSION_DENIED else None
+        self._log(status.code.name, refused, reason=error.reason, error=status.message)
         await send(audit.as_told(self.call.caller, error), self.call.context)
 
-    def _log(self, code: str, **more: str) -> None:
+    def _log(self, code: str, refused: SysprocError | None = None, **more: str | int) -> None:
+        """Count the end of the call, and write of it what its caller's budget allows."""
         method = self.call.method.name
         self._counts[method, code] += 1
+        unwritten = self._log_budget.unwritten(self.call.caller.container_id)
+        if unwritten is None:
+            return
+        if unwritten:
+            more["unwritten_before"] = unwritten
+        if refused is not None:
+            audit.write_refusal(self.call, refused)
         write = log.debug if method in QUIET else log.info
         write("call", code=code, ms=round((time.perf_counter() - self._begun) * 1000, 2), **more)
 

@@ -25,6 +25,8 @@ from sysproc.errors import PermissionDenied, Unimplemented
 from sysproc.server.access import Method, Served
 from sysproc.server.around import Around, Context, send, stopping
 from sysproc.server.call import Call
+from sysproc.server.calls_under_way import CallsUnderWay
+from sysproc.server.log_budget import LogBudget
 from sysproc.server.peer import Caller
 from sysproc.server.reading import opening_of, read, read_all, replayed
 from sysproc.server.targets import Resolver, asked
@@ -50,13 +52,19 @@ class Interceptor(grpc.GenericRpcHandler):
     """The table of everything that is served, each handler wrapped; given to grpcio as its only handler."""
 
     def __init__(
-        self, served: Iterable[Served], caller_of: Callable[[str], Caller], resolver: Resolver, used: Used
+        self,
+        served: Iterable[Served],
+        caller_of: Callable[[str], Caller],
+        resolver: Resolver,
+        used: Used,
+        calls_per_container: int,
     ) -> None:
         """used: is told which containers a call names, once it is authorized (`sysproc.lifetimes`)."""
         self._caller_of, self._resolver, self._used = caller_of, resolver, used
         self._handlers = {one.method.path: self._handler(one) for one in served}
         self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._answer_unknown)
-        self._running: set[Around] = set()
+        self._running = CallsUnderWay(calls_per_container)
+        self._log_budget = LogBudget()
         self._stopping = False
         # How many calls ended how, by method and code.
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -72,7 +80,7 @@ class Interceptor(grpc.GenericRpcHandler):
         What they watch, and the verbs that they have begun, go on.
         """
         self._stopping = True
-        for around in list(self._running):
+        for around in self._running:
             if all_calls or around.call.method.name in ENDLESS:
                 around.cut()
 
@@ -81,7 +89,7 @@ class Interceptor(grpc.GenericRpcHandler):
         tasks = [around.task for around in self._running]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
-        return not self._running
+        return len(self._running) == 0
 
     def _handler(self, served: Served) -> "grpc.RpcMethodHandler[Any, Any]":
         method, function = served.method, served.function
@@ -106,11 +114,13 @@ class Interceptor(grpc.GenericRpcHandler):
         return handler
 
     def _around(self, method: Method, context: Context) -> "Around":
-        return Around(Call(method, self._caller_of(context.peer()), context), self._running, self.counts)
+        call = Call(method, self._caller_of(context.peer()), context)
+        return Around(call, self._running, self.counts, self._log_budget)
 
     async def _admit(self, call: Call, sent: Sent) -> Any:
         """Authorize the call, read it, find what it names; returns the request, or the iterator of requests."""
         check_caller(call)
+        self._running.check(call.caller.container_id)
         if self._stopping:
             raise stopping()
         if not isinstance(sent, bytes):

@@ -9,8 +9,9 @@
 
 grpcio can neither be given an accepted connection nor say who is at the other end of one; it shows the address that
 a connection came from, which nobody else can have or guess. What is not in `callers` did not come by the relay and
-has no authority. Whoever does not read is not read from: each side pauses the other. Where the listeners come
-from is in `sysproc.server.listeners`.
+has no authority. Whoever does not read is not read from: each side pauses the other; and a container that asks too
+much is not read for a while (`sysproc.server.throttle`). Where the listeners come from is in
+`sysproc.server.listeners`.
 """
 
 import asyncio
@@ -18,12 +19,14 @@ import errno
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from sysproc.server.peer import UNKNOWN, Caller, Peers
+from sysproc.server.throttle import Bucket, Rate, Throttle
 
 log = structlog.get_logger()
 
@@ -35,15 +38,27 @@ NO_FDS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 CONNECT_TRIES, CONNECT_AGAIN_S = 500, 0.01
 # A client that does not read what is left for it is not waited for longer.
 FLUSH_S = 5.0
+# Of refused connections so many lines are written for each listener; all of them fill no disk.
+REFUSAL_LINES = Rate(per_second=1, burst=5)
 
 Identify = Callable[[socket.socket], Caller]
+Carry = Callable[[socket.socket, Caller, Throttle | None], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one container may have: connections at a time; new ones, and calls, by time."""
+
+    connections: int
+    calls: Rate
+    accepts: Rate
 
 
 class Relay:
     """All public listeners and the connections that came by them; asyncio only, from one loop."""
 
-    def __init__(self, private_socket: Path, peers: Peers, *, connections_per_container: int) -> None:
-        self._private, self._peers, self._per_container = str(private_socket), peers, connections_per_container
+    def __init__(self, private_socket: Path, peers: Peers, *, bounds: Bounds) -> None:
+        self._private, self._peers, self._bounds = str(private_socket), peers, bounds
         self._callers: dict[str, Caller] = {}
         self._host: list[Listener] = []
         self._containers: dict[int, Listener] = {}
@@ -56,7 +71,7 @@ class Relay:
 
     def add_host(self, sock: socket.socket) -> None:
         """Answer on a listening socket of the host; the relay owns it from now on."""
-        self._host.append(listener := Listener(sock, self._carry, self._peers.on_host, most=None))
+        self._host.append(listener := Listener(sock, self._carry, self._peers.on_host, None))
         if self._accepting:
             listener.start()
 
@@ -64,7 +79,7 @@ class Relay:
         """Answer on a container's listening socket; the fd stays the caller's, until remove_listener."""
         identify = partial(self._peers.in_container, container_id=container_id, uid_base=uid_base, users=users)
         sock = socket.socket(fileno=fd)
-        self._containers[container_id] = listener = Listener(sock, self._carry, identify, most=self._per_container)
+        self._containers[container_id] = listener = Listener(sock, self._carry, identify, self._bounds)
         if self._accepting:
             listener.start()
 
@@ -98,14 +113,14 @@ class Relay:
         if self._carrying:
             await asyncio.wait(self._carrying)
 
-    def _carry(self, public: socket.socket, caller: Caller) -> "asyncio.Task[None]":
+    def _carry(self, public: socket.socket, caller: Caller, throttle: Throttle | None) -> "asyncio.Task[None]":
         """Connect to grpcio from an address of its own, known to stand for this caller, until either end closes."""
         address = f"sysproc-{secrets.token_hex(16)}"
         private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         private.bind(f"\0{address}")
         peer = f"unix-abstract:{address}"
         self._callers[peer] = caller
-        task = asyncio.get_running_loop().create_task(carry(public, private, self._private))
+        task = asyncio.get_running_loop().create_task(carry(public, private, self._private, throttle))
         task.add_done_callback(lambda _: self._callers.pop(peer))
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
@@ -113,19 +128,16 @@ class Relay:
 
 
 class Listener:
-    """One public socket and the connections that came by it."""
+    """One public socket and the connections that came by it; bounds: those of a container, None on the host."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        carry: Callable[[socket.socket, Caller], "asyncio.Task[None]"],
-        identify: Identify,
-        most: int | None,
-    ) -> None:
-        self._sock, self._carry, self._identify, self._most = sock, carry, identify, most
+    def __init__(self, sock: socket.socket, carry: Carry, identify: Identify, bounds: Bounds | None) -> None:
+        self._sock, self._carry, self._identify, self._bounds = sock, carry, identify, bounds
         self._connections: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._calls = None if bounds is None else Bucket(bounds.calls, self._loop.time)
+        self._accepts = None if bounds is None else Bucket(bounds.accepts, self._loop.time)
+        self._refusal_lines = Bucket(REFUSAL_LINES, self._loop.time)
         sock.setblocking(False)
 
     def start(self) -> None:
@@ -146,6 +158,8 @@ class Listener:
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_AT_ONCE):
+            if not self._may_accept():
+                return
             try:
                 public, _ = self._sock.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -156,21 +170,37 @@ class Listener:
             public.setblocking(False)
             self._take(public)
 
+    def _may_accept(self) -> bool:
+        """Whether a container may connect once more; if not, its connections wait in the backlog."""
+        if self._accepts is None:
+            return True
+        if (wait_s := self._accepts.wait_s(1)) > 0:
+            self._rest_for(wait_s)
+            return False
+        self._accepts.spend(1)
+        return True
+
     def _rest(self, error: OSError) -> None:
         """Out of fds: wait a while instead of spinning. Who connects waits too."""
         if error.errno not in NO_FDS:
             raise error
         log.error("cannot accept a connection", error=str(error))
+        self._rest_for(OUT_OF_FDS_S)
+
+    def _rest_for(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock)
-        self._resting = self._loop.call_later(OUT_OF_FDS_S, self.start)
+        self._resting = self._loop.call_later(seconds, self.start)
 
     def _take(self, public: socket.socket) -> None:
         try:
-            if self._most is not None and len(self._connections) >= self._most:
-                raise ConnectionRefusedError(f"more than {self._most} connections of one container")
-            connection = self._carry(public, self._identify(public))
+            if self._bounds is not None and len(self._connections) >= self._bounds.connections:
+                raise ConnectionRefusedError(f"more than {self._bounds.connections} connections of one container")
+            throttle = None if self._calls is None else Throttle(self._calls)
+            connection = self._carry(public, self._identify(public), throttle)
         except OSError as error:
-            log.warning("connection refused", error=str(error))
+            if self._refusal_lines.tokens >= 1:
+                self._refusal_lines.spend(1)
+                log.warning("connection refused", error=str(error))
             public.close()
             return
         self._connections.add(connection)
@@ -178,11 +208,17 @@ class Listener:
 
 
 class End(asyncio.Protocol):
-    """One end of a carried connection: what it receives goes out at the other end."""
+    """One end of a carried connection: what it receives goes out at the other end.
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    It is not read while there is a reason not to: the other end takes no more, or the throttle keeps its bytes.
+    """
+
+    def __init__(self, sock: socket.socket, throttle: Throttle | None = None) -> None:
+        self._sock, self._throttle = sock, throttle
+        self._unread_because: set[str] = set()
+        self._waiting: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
+        self._partner: End | None = None
         self._other: asyncio.Transport | None = None
         # What came before the other end was there: at most what one turn of the loop reads.
         self._early: list[bytes] = []
@@ -194,31 +230,59 @@ class End(asyncio.Protocol):
         self._transport, _ = await loop.connect_accepted_socket(lambda: self, self._sock)
         return self._transport
 
-    def join(self, other: asyncio.Transport) -> None:
-        """The other end is there: what was and will be received goes to it."""
-        self._other = other
+    def join(self, partner: "End", other: asyncio.Transport) -> None:
+        """The other end is there, with its transport: what was and will be received goes to it."""
+        self._partner, self._other = partner, other
         other.writelines(self._early)
         self._early.clear()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        if self._throttle is not None:
+            data = self._throttled(self._throttle, data)
         if self._other is None:
             self._early.append(data)
         elif not self._other.is_closing():  # what comes after that has nowhere to go
             self._other.write(data)
 
+    def _throttled(self, throttle: Throttle, data: bytes) -> bytes:
+        """What may go on; for the rest this end waits, unread."""
+        passed, wait_s = throttle.passed(data), throttle.wait_s
+        if wait_s:
+            self.leave_unread("rate")
+            self._waiting = self.closed.get_loop().call_later(wait_s, self._waited)
+        return passed
+
+    def _waited(self) -> None:
+        self.read_again("rate")
+        self.data_received(b"")
+
+    def leave_unread(self, why: str) -> None:
+        """Do not read, for one more reason."""
+        if not self._unread_because and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._unread_because.add(why)
+
+    def read_again(self, why: str) -> None:
+        """This reason is gone; read if it was the last."""
+        self._unread_because.discard(why)
+        if not self._unread_because and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def pause_writing(self) -> None:
         """See asyncio: this end takes no more, so the other is not read."""
-        if self._other is not None and not self._other.is_closing():
-            self._other.pause_reading()
+        if self._partner is not None:
+            self._partner.leave_unread("back-pressure")
 
     def resume_writing(self) -> None:
         """See asyncio."""
-        if self._other is not None and not self._other.is_closing():
-            self._other.resume_reading()
+        if self._partner is not None:
+            self._partner.read_again("back-pressure")
 
     def connection_lost(self, _: Exception | None) -> None:
         """See asyncio."""
+        if self._waiting is not None:
+            self._waiting.cancel()
         self.closed.set_result(None)
 
     def close(self) -> None:
@@ -231,14 +295,14 @@ class End(asyncio.Protocol):
             self.closed.add_done_callback(lambda _: timer.cancel())
 
 
-async def carry(public: socket.socket, private: socket.socket, path: str) -> None:
+async def carry(public: socket.socket, private: socket.socket, path: str, throttle: Throttle | None) -> None:
     """Connect the private socket, then carry bytes both ways until either end closes. Closes both."""
-    near, far = End(private), End(public)
+    near, far = End(private), End(public, throttle)
     try:
         await connect(private, path)
         near_transport, far_transport = await near.open(), await far.open()
-        near.join(far_transport)
-        far.join(near_transport)
+        near.join(far, far_transport)
+        far.join(near, near_transport)
         await asyncio.wait((near.closed, far.closed), return_when=asyncio.FIRST_COMPLETED)
     except OSError as error:
         log.error("connection could not be relayed", error=str(error))

@@ -83,8 +83,15 @@ class Settings:
         int, Setting(size_bytes(64 * 2**10, 2**30), "SIZE", "Unread output kept a stream, unless its start says more.")
     ] = 16 * 2**20
     connections_per_container: Annotated[
-        int, Setting(whole(1, 65536), "N", "Connections of one container at a time; more are closed at once.")
+        int,
+        Setting(whole(1, 65536), "N", "Connections of one container at a time, and new ones a second."),
     ] = 64
+    calls_per_second: Annotated[
+        int, Setting(whole(1, 10**6), "N", "Calls of one container, twice as many at once; more have to wait.")
+    ] = 250
+    calls_per_container: Annotated[
+        int, Setting(whole(1, 65536), "N", "Calls of one container under way at a time; more are refused.")
+    ] = 512
     streams_per_connection: Annotated[
         int, Setting(whole(1, 65536), "N", "Calls at a time on one connection; more have to wait.")
     ] = 100

@@ -41,10 +41,11 @@ from sysproc.server.interceptor import Interceptor, may_call
 from sysproc.server.listeners import HostListeners, gid_of
 from sysproc.server.peer import Caller, Peers
 from sysproc.server.process_service import ProcessService
-from sysproc.server.relay import Relay
+from sysproc.server.relay import Bounds, Relay
 from sysproc.server.settings import Settings
 from sysproc.server.system_service import SystemService
 from sysproc.server.targets import Resolver
+from sysproc.server.throttle import Rate
 from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
 from sysproc.system import System
@@ -92,10 +93,16 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     await launcher.connect()
     gid = gid_of(settings.group)
     peers = Peers(cgroups, gid, cgroup_ids=cgroups.mode is not CgroupMode.LEGACY)
-    relay = Relay(private_socket, peers, connections_per_container=settings.connections_per_container)
+    relay = Relay(private_socket, peers, bounds=bounds(settings))
     host = make_host(settings, state_dir, database, launcher, cgroups, relay)
     listeners = HostListeners(launcher, settings.runtime_dir, settings.endpoints, gid)
-    return make_parts(host, relay, listeners, private_socket)
+    return make_parts(host, relay, listeners, private_socket, settings.calls_per_container)
+
+
+def bounds(settings: Settings) -> Bounds:
+    """What one container may ask of the relay."""
+    per_second, connections = settings.calls_per_second, settings.connections_per_container
+    return Bounds(connections, Rate(per_second, 2 * per_second), Rate(connections, connections))
 
 
 def make_host(
@@ -127,7 +134,9 @@ def make_host(
     )
 
 
-def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socket: Path) -> Parts:
+def make_parts(
+    host: Host, relay: Relay, listeners: HostListeners, private_socket: Path, calls_per_container: int
+) -> Parts:
     """The verbs, the services on top of them, and what stands before these."""
     tasks = TaskOwner()
     containers = Containers(host, tasks)
@@ -145,7 +154,7 @@ def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socke
         relay=relay,
         listeners=listeners,
         health=health,
-        interceptor=Interceptor(table, relay.caller, Resolver(host.database), lifetimes.used),
+        interceptor=Interceptor(table, relay.caller, Resolver(host.database), lifetimes.used, calls_per_container),
         private_socket=private_socket,
     )
 

@@ -1,5 +1,6 @@
 """What a caller inside a container reaches: itself and what is below, and nothing else, whether it exists or not."""
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,7 @@ from nightos.sysproc.v1 import process_service_pb2 as processes
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc.errors import ResourceExhausted
 from sysproc.server.peer import Caller
-from tests.unit.server.wire import DEEP, HOST, IN_WORKER, INSIDE_USER, UNCLE, WEB, WORKER, wire
+from tests.unit.server.wire import DEEP, HOST, IN_WORKER, INSIDE_USER, MOST_CALLS, UNCLE, WEB, WORKER, wire
 
 
 async def test_inside_other_users_than_root_get_whoami_and_health_and_are_refused_everything_else_with_one_text(
@@ -139,6 +140,30 @@ async def test_a_refusal_is_written_to_the_audit_log_with_who_wanted_what(tmp_pa
             "target": f"{UNCLE:016x}",
         }
         assert it.interceptor.counts["ContainerService/StopContainer", "PERMISSION_DENIED"] == 1
+
+
+async def test_a_container_has_so_many_calls_under_way_and_the_host_more(tmp_path: Path) -> None:
+    release = asyncio.Event()
+    async with wire(tmp_path) as it:
+        it.answers.do = release.wait
+        for caller, refused in ((IN_WORKER, True), (HOST, False)):
+            it.caller[0] = caller
+            before = len(it.answers.seen)
+            calls = [asyncio.create_task(it.call("SystemService/WhoAmI", b"")) for _ in range(MOST_CALLS)]
+            async with asyncio.timeout(10):
+                while len(it.answers.seen) < before + MOST_CALLS:  # noqa: ASYNC110 - the other side is a server
+                    await asyncio.sleep(0.005)
+            more = asyncio.create_task(it.call("SystemService/WhoAmI", b""))
+            if refused:
+                with pytest.raises(aio.AioRpcError, match="too many calls") as refusal:
+                    await more
+                assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            release.set()
+            await asyncio.gather(*calls, *([] if refused else [more]))
+            release.clear()
+        it.caller[0] = IN_WORKER
+        release.set()
+        await it.call("SystemService/WhoAmI", b"")
 
 
 @pytest.mark.parametrize(("caller", "told"), [(HOST, True), (IN_WORKER, False)], ids=["host", "inside"])

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from sysproc.server.frames import HEADERS, PREFACE_BYTES
 from sysproc.server.peer import UNKNOWN, Caller, Peers
-from sysproc.server.relay import Relay
+from sysproc.server.relay import Bounds, Relay
+from sysproc.server.throttle import Rate
+from tests.unit.server.test_throttle import frame
 
 CONTAINER = 0xC0FFEE
+PLENTY = Rate(1e9, 1e9)
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -63,9 +67,11 @@ def listener(path: Path) -> socket.socket:
 
 
 @asynccontextmanager
-async def relayed(tmp_path: Path, peers: Peers | None = None, most: int = 64) -> AsyncIterator[Behind]:
+async def relayed(
+    tmp_path: Path, peers: Peers | None = None, most: int = 64, calls: Rate = PLENTY
+) -> AsyncIterator[Behind]:
     private = tmp_path / "private"
-    relay = Relay(private, peers or Peers(NoCgroups(), os.getgid()), connections_per_container=most)
+    relay = Relay(private, peers or Peers(NoCgroups(), os.getgid()), bounds=Bounds(most, calls, PLENTY))
     behind = Behind(relay, tmp_path / "public")
     server = await asyncio.start_unix_server(behind.answer, private)
     relay.add_host(listener(behind.public))
@@ -199,6 +205,37 @@ def test_a_container_has_so_many_connections_and_no_more(tmp_path: Path, loop_fa
             assert [await reader.read() for reader, _ in pairs] == [b""] * 4
             for _, writer in pairs:
                 writer.close()
+            sock.close()
+
+    run(loop_factory, scene())
+
+
+def test_a_container_that_asks_too_much_waits_and_nobody_else_does(tmp_path: Path, loop_factory: LoopFactory) -> None:
+    """Two calls have tokens; a third gets its own only in a thousand years, whatever follows it."""
+    paid, unpaid = bytes(PREFACE_BYTES) + 2 * frame(HEADERS), frame(HEADERS) + 10**6 * b"x"
+
+    async def scene() -> None:
+        peers = Peers(NoCgroups((f"{CONTAINER:016x}",)), os.getgid())
+        async with relayed(tmp_path, peers, calls=Rate(3e-11, 2)) as behind:
+            sock = listener(tmp_path / "inside")
+            behind.relay.add_listener(CONTAINER, sock.fileno(), os.geteuid())
+            flooding = [await asyncio.open_unix_connection(tmp_path / "inside") for _ in range(2)]
+            for _, writer in flooding:
+                writer.write(bytes(PREFACE_BYTES))
+            await flooding[0][0].readexactly(PREFACE_BYTES)
+            flooding[0][1].write(paid[PREFACE_BYTES:] + unpaid)
+            assert await flooding[0][0].readexactly(len(paid) - PREFACE_BYTES) == paid[PREFACE_BYTES:]
+            await flooding[1][0].readexactly(PREFACE_BYTES)
+            flooding[1][1].write(unpaid)
+            reader, writer = await asyncio.open_unix_connection(behind.public)
+            writer.write(bytes(PREFACE_BYTES) + 50 * frame(HEADERS))
+            await reader.readexactly(PREFACE_BYTES + 50 * len(frame(HEADERS)))
+            for flooded, _ in flooding:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(flooded.read(1), 0.05)
+            behind.relay.remove_listener(CONTAINER)
+            for each in (writer, *(one for _, one in flooding)):
+                each.close()
             sock.close()
 
     run(loop_factory, scene())

@@ -38,6 +38,7 @@ SERVICES: list[Any] = [
     processes.DESCRIPTOR.services_by_name["ProcessService"],
     system.DESCRIPTOR.services_by_name["SystemService"],
 ]
+MOST_CALLS = 8
 WEB, WORKER, NAMELESS, DEEP, UNCLE = 0xA, 0xB, 0xC0FFEE, 0xD, 0xE
 IN_WORKER = Caller(WORKER, 0, 7, authority=True)
 
@@ -137,7 +138,7 @@ async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
     async def used(rows: Iterable[ContainerRow]) -> None:
         named.extend(row.id for row in rows)
 
-    interceptor = Interceptor(table, lambda _: caller[0], Resolver(database), used)
+    interceptor = Interceptor(table, lambda _: caller[0], Resolver(database), used, MOST_CALLS)
     server = aio.server(handlers=(interceptor,))
     server.add_insecure_port(f"unix:{tmp_path}/s")
     await server.start()

@@ -1,0 +1,71 @@
+"""How much one container may ask of the service: a bucket of tokens that all its connections share.
+
+    a call costs a token; so many come back each second, up to the burst ──▶ without one its bytes wait in the relay,
+    and the connection is not read: the client's writes block, and nobody else pays for it
+
+The bytes of calls that are under way cost next to nothing, so that streams flow. What frames cost is in
+`sysproc.server.frames`; connections are carried by `sysproc.server.relay`. Large messages are refused by grpcio when
+it sees their length, before it has read them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sysproc.server.frames import HEADER_BYTES, Frames
+
+# The loop is woken for each connection that waits, but not more often.
+SHORTEST_WAIT_S = 0.005
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many a second, and so many at once after a while without any."""
+
+    per_second: float
+    burst: float
+
+
+class Bucket:
+    """Tokens of one container, for one kind of thing. clock: in seconds."""
+
+    def __init__(self, rate: Rate, clock: Callable[[], float]) -> None:
+        self._rate, self._clock = rate, clock
+        self._tokens, self._at = rate.burst, clock()
+
+    @property
+    def tokens(self) -> float:
+        """What can be spent now."""
+        now = self._clock()
+        self._tokens = min(self._rate.burst, self._tokens + (now - self._at) * self._rate.per_second)
+        self._at = now
+        return self._tokens
+
+    def spend(self, amount: float) -> None:
+        """Take tokens that are there."""
+        self._tokens -= amount
+
+    def wait_s(self, amount: float) -> float:
+        """How long until so many are there; 0 if they are."""
+        return max(0.0, (amount - self.tokens) / self._rate.per_second)
+
+
+class Throttle:
+    """One connection of a container: lets its bytes through as they are paid for from the container's bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket, self._frames, self._kept = bucket, Frames(), b""
+
+    def passed(self, data: bytes) -> bytes:
+        """What can go on of what was kept and of this; the rest is kept."""
+        data = self._kept + data if self._kept else data
+        upto, cost = self._frames.paid(data, 0, self._bucket.tokens)
+        self._bucket.spend(cost)
+        self._kept = data[upto:]
+        return data[:upto]
+
+    @property
+    def wait_s(self) -> float:
+        """How long the connection is not to be read; 0 if nothing waits for a token."""
+        if len(self._kept) < HEADER_BYTES:
+            return 0.0
+        return max(SHORTEST_WAIT_S, self._bucket.wait_s(1.0))

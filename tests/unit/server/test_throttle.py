@@ -1,0 +1,117 @@
+"""What a container's bytes cost, and that they go on as they are paid for: all of them, in order."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sysproc.server.frames import CALL, CARRIER, DATA, HEADERS, OTHER, PREFACE_BYTES, WINDOW_UPDATE, Frames
+from sysproc.server.log_budget import LogBudget
+from sysproc.server.throttle import SHORTEST_WAIT_S, Bucket, Rate, Throttle
+
+PING, RESET = 6, 3
+KINDS = st.sampled_from([DATA, HEADERS, WINDOW_UPDATE, PING, RESET, 0xFF])
+
+
+def frame(kind: int, payload: bytes = b"") -> bytes:
+    """A frame of one stream."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, 1]) + payload
+
+
+class Clock:
+    """A time that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """The data, cut at these places."""
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[begin:end] for begin, end in pairwise(places)]
+
+
+@given(st.lists(st.tuples(KINDS, st.binary(max_size=40)), max_size=12), st.lists(st.integers(0, 10**6), max_size=8))
+def test_however_they_are_cut_the_same_frames_cost_the_same(frames: list[tuple[int, bytes]], cuts: list[int]) -> None:
+    data = b"P" * PREFACE_BYTES + b"".join(frame(kind, payload) for kind, payload in frames)
+    costs = {DATA: CARRIER, HEADERS: CALL, WINDOW_UPDATE: CARRIER}
+    meter, kept, passed, spent = Frames(), b"", b"", 0.0
+    for piece in pieces(data, cuts):
+        kept += piece
+        upto, cost = meter.paid(kept, 0, 10**6)
+        passed, kept, spent = passed + kept[:upto], kept[upto:], spent + cost
+    assert passed == data
+    assert spent == pytest.approx(sum(costs.get(kind, OTHER) for kind, _ in frames))
+
+
+@given(st.lists(st.binary(max_size=200), max_size=10))
+def test_garbage_is_passed_on_or_waits_and_never_fails(chunks: list[bytes]) -> None:
+    throttle = Throttle(Bucket(Rate(1, 3), Clock()))
+    passed = b"".join(throttle.passed(chunk) for chunk in chunks)
+    assert b"".join(chunks).startswith(passed)
+    assert throttle.wait_s >= 0
+
+
+def test_a_call_waits_for_its_token_and_what_follows_it_too() -> None:
+    clock = Clock()
+    throttle = Throttle(Bucket(Rate(per_second=2, burst=1.05), clock))
+    data = bytes(PREFACE_BYTES) + frame(HEADERS, b"first")
+    assert throttle.passed(data + frame(HEADERS, b"second") + frame(DATA, b"of it")) == data
+    assert throttle.wait_s == pytest.approx(0.475)
+    assert throttle.passed(b"") == b""
+    clock.now = 0.55
+    assert throttle.passed(frame(PING)) == frame(HEADERS, b"second") + frame(DATA, b"of it")
+    assert throttle.wait_s > 0, "the ping has none"
+    clock.now = 2
+    assert throttle.passed(b"") == frame(PING)
+    assert throttle.wait_s == 0
+
+
+def test_a_stream_flows_at_the_price_of_its_frames() -> None:
+    throttle = Throttle(Bucket(Rate(per_second=1, burst=10), Clock()))
+    data = bytes(PREFACE_BYTES) + frame(HEADERS) + 800 * frame(DATA, bytes(16384))
+    assert throttle.passed(data) == data
+
+
+def test_calls_and_resets_in_a_hurry_are_held_back() -> None:
+    """CVE-2023-44487: each stream is ended as soon as it was begun."""
+    clock = Clock()
+    throttle = Throttle(Bucket(Rate(per_second=10, burst=10), clock))
+    flood = 1000 * (frame(HEADERS, b"x" * 50) + frame(RESET, b"\0\0\0\x08"))
+    begun = throttle.passed(bytes(PREFACE_BYTES) + flood).count(b"x" * 50)
+    assert begun == 9
+    clock.now = 1
+    assert throttle.passed(b"").count(b"x" * 50) <= 10
+    assert throttle.wait_s >= SHORTEST_WAIT_S
+
+
+def test_all_connections_of_a_container_share_its_tokens() -> None:
+    bucket = Bucket(Rate(per_second=1, burst=3), Clock())
+    data = bytes(PREFACE_BYTES) + 2 * frame(HEADERS)
+    assert Throttle(bucket).passed(data) == data
+    assert Throttle(bucket).passed(data) == data[: -len(frame(HEADERS))]
+
+
+def test_a_bucket_holds_no_more_than_its_burst() -> None:
+    clock = Clock()
+    bucket = Bucket(Rate(per_second=5, burst=10), clock)
+    bucket.spend(10)
+    assert bucket.wait_s(1) == pytest.approx(0.2)
+    clock.now = 1
+    assert bucket.tokens == pytest.approx(5)
+    clock.now = 100
+    assert bucket.tokens == 10
+
+
+def test_of_one_containers_lines_so_many_are_written_and_the_rest_is_counted() -> None:
+    clock = Clock()
+    budget = LogBudget(Rate(per_second=1, burst=2), clock)
+    assert [budget.unwritten(7) for _ in range(5)] == [0, 0, None, None, None]
+    assert budget.unwritten(8) == 0, "another has its own"
+    assert [budget.unwritten(None) for _ in range(50)] == [0] * 50, "the host has no bound"
+    clock.now = 1
+    assert budget.unwritten(7) == 3
