@@ -22,11 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import structlog
 
 from sysproc.server.peer import UNKNOWN, Caller, Peers
-from sysproc.server.throttle import Bucket, Rate, Throttle
+from sysproc.server.throttle import Bucket, Rate, Throttle, Turns
 
 log = structlog.get_logger()
 
@@ -135,7 +136,8 @@ class Listener:
         self._connections: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._calls = None if bounds is None else Bucket(bounds.calls, self._loop.time)
+        calls = None if bounds is None else Bucket(bounds.calls, self._loop.time)
+        self._turns = None if calls is None else Turns(calls, self._loop.call_later)
         self._accepts = None if bounds is None else Bucket(bounds.accepts, self._loop.time)
         self._refusal_lines = Bucket(REFUSAL_LINES, self._loop.time)
         sock.setblocking(False)
@@ -195,7 +197,7 @@ class Listener:
         try:
             if self._bounds is not None and len(self._connections) >= self._bounds.connections:
                 raise ConnectionRefusedError(f"more than {self._bounds.connections} connections of one container")
-            throttle = None if self._calls is None else Throttle(self._calls)
+            throttle = None if self._turns is None else Throttle(self._turns)
             connection = self._carry(public, self._identify(public), throttle)
         except OSError as error:
             if self._refusal_lines.tokens >= 1:
@@ -216,7 +218,7 @@ class End(asyncio.Protocol):
     def __init__(self, sock: socket.socket, throttle: Throttle | None = None) -> None:
         self._sock, self._throttle = sock, throttle
         self._unread_because: set[str] = set()
-        self._waiting: asyncio.TimerHandle | None = None
+        self._waits = False
         self._transport: asyncio.Transport | None = None
         self._partner: End | None = None
         self._other: asyncio.Transport | None = None
@@ -227,8 +229,12 @@ class End(asyncio.Protocol):
     async def open(self) -> asyncio.Transport:
         """Begin to read."""
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.connect_accepted_socket(lambda: self, self._sock)
-        return self._transport
+        transport, _ = await loop.connect_accepted_socket(lambda: self, self._sock)
+        return transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio; what is received may come before open() returns."""
+        self._transport = cast(asyncio.Transport, transport)
 
     def join(self, partner: "End", other: asyncio.Transport) -> None:
         """The other end is there, with its transport: what was and will be received goes to it."""
@@ -247,15 +253,19 @@ class End(asyncio.Protocol):
 
     def _throttled(self, throttle: Throttle, data: bytes) -> bytes:
         """What may go on; for the rest this end waits, unread."""
-        passed, wait_s = throttle.passed(data), throttle.wait_s
-        if wait_s:
+        passed = throttle.passed(data)
+        if throttle.waits and not self._waits:
+            self._waits = True
             self.leave_unread("rate")
-            self._waiting = self.closed.get_loop().call_later(wait_s, self._waited)
+            throttle.turns.wait(self._go_on)
         return passed
 
-    def _waited(self) -> None:
-        self.read_again("rate")
-        self.data_received(b"")
+    def _go_on(self) -> None:
+        self._waits = False
+        if not self.closed.done():
+            self.data_received(b"")
+        if not self._waits:
+            self.read_again("rate")
 
     def leave_unread(self, why: str) -> None:
         """Do not read, for one more reason."""
@@ -281,8 +291,6 @@ class End(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """See asyncio."""
-        if self._waiting is not None:
-            self._waiting.cancel()
         self.closed.set_result(None)
 
     def close(self) -> None:

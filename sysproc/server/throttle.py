@@ -8,13 +8,11 @@ The bytes of calls that are under way cost next to nothing, so that streams flow
 it sees their length, before it has read them.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sysproc.server.frames import HEADER_BYTES, Frames
-
-# The loop is woken for each connection that waits, but not more often.
-SHORTEST_WAIT_S = 0.005
+from sysproc.server.frames import CALL, HEADER_BYTES, Frames
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,47 @@ class Bucket:
         return max(0.0, (amount - self.tokens) / self._rate.per_second)
 
 
-class Throttle:
-    """One connection of a container: lets its bytes through as they are paid for from the container's bucket."""
+class Turns:
+    """The connections of one container that wait for a token: each in its turn, by one timer for all of them."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket, self._frames, self._kept = bucket, Frames(), b""
+    def __init__(self, bucket: Bucket, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        self.bucket, self._call_later = bucket, call_later
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._timed = False
+
+    def wait(self, go_on: Callable[[], None]) -> None:
+        """Call this when there is a token again, after those who came before."""
+        self._waiting.append(go_on)
+        if not self._timed:
+            self._timed = True
+            self._call_later(self.bucket.wait_s(CALL), self._serve)
+
+    def _serve(self) -> None:
+        self._timed = False
+        for _ in range(len(self._waiting)):
+            if self.bucket.tokens < CALL:
+                break
+            self._waiting.popleft()()
+        if self._waiting and not self._timed:
+            self._timed = True
+            self._call_later(self.bucket.wait_s(CALL), self._serve)
+
+
+class Throttle:
+    """One connection of a container: lets its bytes through as they are paid for; turns: where it waits if not."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns, self._frames, self._kept = turns, Frames(), b""
 
     def passed(self, data: bytes) -> bytes:
         """What can go on of what was kept and of this; the rest is kept."""
         data = self._kept + data if self._kept else data
-        upto, cost = self._frames.paid(data, 0, self._bucket.tokens)
-        self._bucket.spend(cost)
+        upto, cost = self._frames.paid(data, 0, self.turns.bucket.tokens)
+        self.turns.bucket.spend(cost)
         self._kept = data[upto:]
         return data[:upto]
 
     @property
-    def wait_s(self) -> float:
-        """How long the connection is not to be read; 0 if nothing waits for a token."""
-        if len(self._kept) < HEADER_BYTES:
-            return 0.0
-        return max(SHORTEST_WAIT_S, self._bucket.wait_s(1.0))
+    def waits(self) -> bool:
+        """Whether a frame waits for a token, so that the connection is not to be read."""
+        return len(self._kept) >= HEADER_BYTES

@@ -1,5 +1,6 @@
 """What a container's bytes cost, and that they go on as they are paid for: all of them, in order."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from sysproc.server.frames import CALL, CARRIER, DATA, HEADERS, OTHER, PREFACE_BYTES, WINDOW_UPDATE, Frames
 from sysproc.server.log_budget import LogBudget
-from sysproc.server.throttle import SHORTEST_WAIT_S, Bucket, Rate, Throttle
+from sysproc.server.throttle import Bucket, Rate, Throttle, Turns
 
 PING, RESET = 6, 3
 KINDS = st.sampled_from([DATA, HEADERS, WINDOW_UPDATE, PING, RESET, 0xFF])
@@ -27,6 +28,15 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def never(_: float, __: Callable[[], None]) -> None:
+    """A loop that does not come to its timers."""
+
+
+def connection(rate: Rate, clock: Callable[[], float] | None = None) -> Throttle:
+    """The only connection of a container."""
+    return Throttle(Turns(Bucket(rate, clock or Clock()), never))
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -50,29 +60,29 @@ def test_however_they_are_cut_the_same_frames_cost_the_same(frames: list[tuple[i
 
 @given(st.lists(st.binary(max_size=200), max_size=10))
 def test_garbage_is_passed_on_or_waits_and_never_fails(chunks: list[bytes]) -> None:
-    throttle = Throttle(Bucket(Rate(1, 3), Clock()))
+    throttle = connection(Rate(1, 3))
     passed = b"".join(throttle.passed(chunk) for chunk in chunks)
     assert b"".join(chunks).startswith(passed)
-    assert throttle.wait_s >= 0
+    assert throttle.waits in (True, False)
 
 
 def test_a_call_waits_for_its_token_and_what_follows_it_too() -> None:
     clock = Clock()
-    throttle = Throttle(Bucket(Rate(per_second=2, burst=1.05), clock))
+    throttle = connection(Rate(per_second=2, burst=1.05), clock)
     data = bytes(PREFACE_BYTES) + frame(HEADERS, b"first")
     assert throttle.passed(data + frame(HEADERS, b"second") + frame(DATA, b"of it")) == data
-    assert throttle.wait_s == pytest.approx(0.475)
+    assert throttle.waits
     assert throttle.passed(b"") == b""
     clock.now = 0.55
     assert throttle.passed(frame(PING)) == frame(HEADERS, b"second") + frame(DATA, b"of it")
-    assert throttle.wait_s > 0, "the ping has none"
+    assert throttle.waits, "the ping has no token"
     clock.now = 2
     assert throttle.passed(b"") == frame(PING)
-    assert throttle.wait_s == 0
+    assert not throttle.waits
 
 
 def test_a_stream_flows_at_the_price_of_its_frames() -> None:
-    throttle = Throttle(Bucket(Rate(per_second=1, burst=10), Clock()))
+    throttle = connection(Rate(per_second=1, burst=10))
     data = bytes(PREFACE_BYTES) + frame(HEADERS) + 800 * frame(DATA, bytes(16384))
     assert throttle.passed(data) == data
 
@@ -80,20 +90,20 @@ def test_a_stream_flows_at_the_price_of_its_frames() -> None:
 def test_calls_and_resets_in_a_hurry_are_held_back() -> None:
     """CVE-2023-44487: each stream is ended as soon as it was begun."""
     clock = Clock()
-    throttle = Throttle(Bucket(Rate(per_second=10, burst=10), clock))
+    throttle = connection(Rate(per_second=10, burst=10), clock)
     flood = 1000 * (frame(HEADERS, b"x" * 50) + frame(RESET, b"\0\0\0\x08"))
     begun = throttle.passed(bytes(PREFACE_BYTES) + flood).count(b"x" * 50)
     assert begun == 9
     clock.now = 1
     assert throttle.passed(b"").count(b"x" * 50) <= 10
-    assert throttle.wait_s >= SHORTEST_WAIT_S
+    assert throttle.waits
 
 
 def test_all_connections_of_a_container_share_its_tokens() -> None:
-    bucket = Bucket(Rate(per_second=1, burst=3), Clock())
+    turns = Turns(Bucket(Rate(per_second=1, burst=3), Clock()), never)
     data = bytes(PREFACE_BYTES) + 2 * frame(HEADERS)
-    assert Throttle(bucket).passed(data) == data
-    assert Throttle(bucket).passed(data) == data[: -len(frame(HEADERS))]
+    assert Throttle(turns).passed(data) == data
+    assert Throttle(turns).passed(data) == data[: -len(frame(HEADERS))]
 
 
 def test_a_bucket_holds_no_more_than_its_burst() -> None:
@@ -105,6 +115,31 @@ def test_a_bucket_holds_no_more_than_its_burst() -> None:
     assert bucket.tokens == pytest.approx(5)
     clock.now = 100
     assert bucket.tokens == 10
+
+
+def test_those_who_wait_have_their_turn_one_after_the_other() -> None:
+    clock, timers, served = Clock(), list[tuple[float, Callable[[], None]]](), list[str]()
+    turns = Turns(Bucket(Rate(per_second=1, burst=2), clock), lambda wait_s, serve: timers.append((wait_s, serve)))
+    turns.bucket.spend(2)
+
+    def insatiable() -> None:
+        served.append("first")
+        turns.bucket.spend(1)
+        turns.wait(insatiable)
+
+    def modest() -> None:
+        served.append("second")
+        turns.bucket.spend(1)
+
+    turns.wait(insatiable)
+    turns.wait(modest)
+    for second in range(1, 5):
+        ((wait_s, serve),) = timers
+        assert wait_s == pytest.approx(1)
+        timers.clear()
+        clock.now = second
+        serve()
+    assert served == ["first", "second", "first", "first"]
 
 
 def test_of_one_containers_lines_so_many_are_written_and_the_rest_is_counted() -> None:
