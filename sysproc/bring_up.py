@@ -16,6 +16,7 @@ from sysproc.host import Host
 from sysproc.ids import to_hex
 from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.cgroups import Cgroup, Limits
+from sysproc.isolation.exec_spec import default_limits
 from sysproc.isolation.launcher_client import Built, ChildFailed
 from sysproc.isolation.uid_ranges import UidRange
 from sysproc.linux.pidfd import pidfd_getfd, pidfd_open
@@ -123,6 +124,7 @@ def _spec(row: ContainerRow, uids: UidRange, cgroup: Cgroup, root_fd: int) -> Co
         root_fstype="ext4",
         profile=row.profile,
         delegate=row.delegate,
+        rlimits={str(number): limits for number, limits in default_limits().items()},
     )
 
 

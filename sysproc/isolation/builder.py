@@ -33,6 +33,7 @@ from sysproc.isolation import host_mounts
 from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.inside import become_init, hierarchy_directory
 from sysproc.isolation.root_mount import idmap, make_mount_points, mount_detached
+from sysproc.isolation.sealed_program import another_copy
 from sysproc.linux.mounts import AT_FDCWD, MS_PRIVATE, MS_REC, mount, move_mount
 from sysproc.linux.namespaces import (
     CLONE_NEWIPC,
@@ -129,10 +130,12 @@ def bear(order: Order) -> Born:
     spec = order.spec
 
     with opened_tasks(spec) as tasks, contextlib.ExitStack() as stack:
+        program = another_copy(order.program_fd)
+        stack.callback(os.close, program)
 
         def live(go: socket.socket) -> NoReturn:
             join_cgroups(tasks)
-            become_init(spec, go, order.seccomp_filter, order.program_fd)
+            become_init(spec, go, order.seccomp_filter, program)
 
         if spec.cgroups.v2 is None:
             return bear_as(spec.uid_base, live)

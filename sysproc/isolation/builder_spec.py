@@ -19,7 +19,10 @@ class CgroupDirectories:
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """One container, as the builder needs to know it. Sizes and offsets in bytes, ids of the host."""
+    """One container, as the builder needs to know it. Sizes and offsets in bytes, ids of the host.
+
+    rlimits: init's, soft and hard by the number of the resource (as JSON has it: a text).
+    """
 
     id: str
     hostname: str

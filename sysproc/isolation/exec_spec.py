@@ -72,6 +72,10 @@ class Window:
         return self.rows << 16 | self.columns
 
 
+# Those that Python's `resource` lacks (asm-generic/resource.h).
+NUMBERS = {"LOCKS": 10, "RTTIME": 15}
+
+
 def default_limits() -> Mapping[int, tuple[int, int]]:
     """What processes in containers begin with: systemd's values for services, without core files.
 
@@ -84,11 +88,12 @@ def default_limits() -> Mapping[int, tuple[int, int]]:
         resource.RLIMIT_STACK: (8 << 20, none),
         resource.RLIMIT_MEMLOCK: (8 << 20, 8 << 20),
         resource.RLIMIT_MSGQUEUE: (819200, 819200),
+        resource.RLIMIT_SIGPENDING: (16384, 16384),
         resource.RLIMIT_NICE: (0, 0),
         resource.RLIMIT_RTPRIO: (0, 0),
     }
-    unlimited = ("AS", "CPU", "DATA", "FSIZE", "NPROC", "RSS", "RTTIME")
-    return {**{getattr(resource, f"RLIMIT_{name}", 15): (none, none) for name in unlimited}, **stated}
+    unlimited = ("AS", "CPU", "DATA", "FSIZE", "LOCKS", "NPROC", "RSS", "RTTIME")
+    return {**{NUMBERS.get(name) or getattr(resource, f"RLIMIT_{name}"): (none, none) for name in unlimited}, **stated}
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,16 @@ from sysproc.linux.unix_sockets import recv_with_fds, send_with_fds
 
 T = TypeVar("T")
 
+# Of the host's /proc/sys/kernel/pty/max (4096), which all containers share.
+TERMINALS = 256
+
 _SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 _OWN_MOUNTS: tuple[tuple[str, str, dict[str, str | None], int], ...] = (
     ("proc", "proc", {}, _SAFE),
     (
         "devpts",
         "dev/pts",
-        {"newinstance": None, "ptmxmode": "0666", "mode": "0620", "gid": "5"},
+        {"newinstance": None, "ptmxmode": "0666", "mode": "0620", "gid": "5", "max": str(TERMINALS)},
         _SAFE ^ MOUNT_ATTR_NODEV,
     ),
     ("tmpfs", "dev/shm", {"mode": "1777"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV),
@@ -240,12 +243,25 @@ def _add_own_name(hostname: str) -> None:
 def clean_up_process(spec: ContainerSpec) -> None:
     """Nothing of the launcher's is inherited: keyring, limits, signals, mask, umask, standard files."""
     join_new_session_keyring()
-    for name, (soft, hard) in spec.rlimits.items():
-        resource.setrlimit(getattr(resource, name), (soft, hard))
+    for number, (soft, hard) in spec.rlimits.items():
+        limit(int(number), soft, hard)
     default_signals()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+
+
+def limit(number: int, soft: int, hard: int) -> None:
+    """setrlimit(2); a hard limit above our own cannot be had here: then it is our own."""
+    most = resource.getrlimit(number)[1]
+    hard = least(hard, most)
+    resource.setrlimit(number, (least(soft, hard), hard))
+
+
+def least(one: int, other: int) -> int:
+    """The lower of two limits, of which either may be none."""
+    limits = [value for value in (one, other) if value != resource.RLIM_INFINITY]
+    return min(limits, default=resource.RLIM_INFINITY)
 
 
 def default_signals() -> None:

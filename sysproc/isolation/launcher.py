@@ -26,6 +26,7 @@ from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.inside import default_signals
 from sysproc.isolation.jobs import run_job
 from sysproc.isolation.native import program_path
+from sysproc.isolation.sealed_program import sealed_copy
 from sysproc.isolation.seccomp_profiles import compile_profile
 from sysproc.linux.mounts import MS_REC, MS_SLAVE, mount
 from sysproc.linux.namespaces import CLONE_NEWNS, unshare
@@ -33,8 +34,6 @@ from sysproc.linux.prctl import set_child_subreaper, set_dumpable, set_pdeathsig
 from sysproc.linux.unix_sockets import FdSet
 
 _HIGH_FD = 64
-_MFD_FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-_F_ADD_SEALS, _ALL_SEALS = 1033, 0xF
 Message = dict[str, Any]
 
 
@@ -54,7 +53,8 @@ class Launcher:
         self._frame = runtime_dir / protocol.FRAME_NAME
         self._frame.mkdir(exist_ok=True)
         self._home_mntns = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        self._program = sealed_copy(program_path())
+        # At a high number for good: its stack is never closed.
+        self._program = above(sealed_copy(program_path().read_bytes()), ExitStack())
         self._filters: dict[str, bytes] = {}
         self._deposited: dict[str, int] = {}
         self._connections: dict[int, Connection] = {}
@@ -253,16 +253,6 @@ def above(fd: int, stack: ExitStack) -> int:
     return high
 
 
-def sealed_copy(path: Path) -> int:
-    """The C program in memory, unchangeable: what a container's root sees as /proc/1/exe is no file of the host."""
-    memory = os.memfd_create("sysproc-native", _MFD_FLAGS)
-    os.write(memory, path.read_bytes())
-    fcntl.fcntl(memory, _F_ADD_SEALS, _ALL_SEALS)
-    read_only = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)  # a writable fd makes execve ETXTBSY
-    os.close(memory)
-    return above(read_only, ExitStack())  # kept for good: the stack is never closed
-
-
 def wake_on_child_exit() -> int:
     """A pipe that is readable after SIGCHLD."""
     wake, poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -299,6 +289,8 @@ def main(arguments: list[str]) -> None:
     """`launcher RUNTIME_DIR READY_FD DIGEST CGROUP_PROCS…`: started by `sysproc.isolation.launcher_client` only."""
     runtime_dir, ready, digest, cgroup_procs = Path(arguments[0]), int(arguments[1]), arguments[2], arguments[3:]
     detach(ready, runtime_dir / protocol.LOG_NAME)
+    # The daemon's own is 077: what is made for containers is for all who are in them.
+    os.umask(0o022)
     lock = os.open(runtime_dir / protocol.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
