@@ -20,8 +20,8 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TypeVar
 
 from sysproc.failpoints import failpoint
@@ -70,6 +70,22 @@ _DEFAULT_FILES = (
     ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n127.0.1.1\t{hostname}\n"),
     ("etc/hostname", "{hostname}\n"),
     ("etc/resolv.conf", ""),
+)
+# A file that is no file, below what is no directory, on a root that is full: the container runs without it.
+_LEFT_AS_IT_IS = frozenset(
+    (
+        errno.EEXIST,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+    )
 )
 
 
@@ -211,30 +227,31 @@ def name_things(hostname: str) -> None:
     socket.sethostname(hostname)
     set_link_up("lo")
     for path, text in _DEFAULT_FILES:
-        _write_if_missing(path, text.format(hostname=hostname))
-    _add_own_name(hostname)
+        with _what_is_there_stays():
+            _write_if_missing(path, text.format(hostname=hostname))
+    with _what_is_there_stays():
+        _add_own_name(hostname)
+
+
+@contextmanager
+def _what_is_there_stays() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in _LEFT_AS_IT_IS:
+            raise
 
 
 def _write_if_missing(path: str, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        os.makedirs("/etc", exist_ok=True)
-        with open(os.open(f"/{path}", flags, 0o644), "w") as file:
-            file.write(text)
-    except OSError as failure:
-        if failure.errno not in (errno.EEXIST, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENOSPC):
-            raise
+    os.makedirs("/etc", exist_ok=True)
+    with open(os.open(f"/{path}", flags, 0o644), "w") as file:
+        file.write(text)
 
 
 def _add_own_name(hostname: str) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        fd = os.open("/etc/hosts", flags)
-    except OSError as failure:
-        if failure.errno not in (errno.ENOENT, errno.ELOOP, errno.EROFS, errno.ENXIO, errno.EISDIR):
-            raise
-        return
-    with open(fd, "rb+", buffering=0) as hosts:
+    with open(os.open("/etc/hosts", flags), "rb+", buffering=0) as hosts:
         text = hosts.read(64 * 1024) or b""
         if hostname.encode() not in text.split():
             hosts.write((b"" if text.endswith(b"\n") or not text else b"\n") + f"127.0.1.1\t{hostname}\n".encode())

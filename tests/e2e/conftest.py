@@ -4,6 +4,7 @@ A test that kills or restarts the daemon may do so: the next one gets it running
 in `tests.e2e.daemon`.
 """
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sysproc_client import Client
+from sysproc_client import Client, Container
+from tests.e2e.archives import Archive
 from tests.e2e.daemon import RunningDaemon
 from tests.leaks import leak_check
 
@@ -65,3 +67,26 @@ def sysproc(daemon: RunningDaemon) -> Sysproc:
         return subprocess.run(call, input=input, capture_output=True, timeout=timeout, check=False)
 
     return run
+
+
+@pytest.fixture
+def archive() -> Archive:
+    """A tar to which entries are added."""
+    return Archive()
+
+
+@pytest.fixture
+def imported(client: Client) -> Iterator[Callable[[bytes], Container]]:
+    """Import these bytes and make a container of them; both are gone afterwards."""
+    boxes: list[Container] = []
+
+    def make(data: bytes) -> Container:
+        client.images.import_("hostile", io.BytesIO(data))
+        boxes.append(client.create(image="hostile", size="64M"))
+        return boxes[0]
+
+    yield make
+    for box in boxes:
+        box.destroy()
+    if any(image.name == "hostile" for image in client.images.list()):
+        client.images.delete("hostile")

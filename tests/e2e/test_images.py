@@ -16,43 +16,12 @@ import pytest
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc_client import Client, Container, FailedPrecondition, InvalidArgument, NotFound, SysprocError
+from tests.e2e.archives import BUSYBOX, Archive
 from tests.e2e.daemon import RunningDaemon
 
 Add = Callable[..., None]
 NEEDS_RECOVERY = 0x4
-BUSYBOX = Path(shutil.which("busybox") or "/bin/busybox")
-
-
-class Archive:
-    """A tar under construction."""
-
-    def __init__(self) -> None:
-        self._bytes = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._bytes, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-
-    def add(self, name: str, data: bytes = b"", **fields: object) -> None:
-        """One entry; fields are those of TarInfo."""
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mode = len(data), 0o644
-        for field, value in fields.items():
-            setattr(entry, field, value)
-        self._tar.addfile(entry, io.BytesIO(data) if data else None)
-
-    def busybox(self) -> None:
-        """What is needed to look at the result from inside."""
-        self.add("bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
-        for applet in ("sh", "cat", "ls", "stat", "find", "wc"):
-            self.add(f"bin/{applet}", type=tarfile.SYMTYPE, linkname="busybox")
-
-    def bytes(self) -> bytes:
-        """The finished archive."""
-        self._tar.close()
-        return self._bytes.getvalue()
-
-
-@pytest.fixture
-def archive() -> Archive:
-    return Archive()
+Imported = Callable[[bytes], Container]
 
 
 @pytest.fixture
@@ -62,26 +31,6 @@ def sentinel(tmp_path: Path) -> Iterator[Path]:
     tmp_path.chmod(0o777)
     yield tmp_path
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "untouched")]
-
-
-@pytest.fixture
-def imported(client: Client) -> Iterator[Callable[[bytes], Container]]:
-    """Import these bytes and make a container of them; both are gone afterwards."""
-    boxes: list[Container] = []
-
-    def make(data: bytes) -> Container:
-        client.images.import_("hostile", io.BytesIO(data))
-        boxes.append(client.create(image="hostile", size="256M"))
-        return boxes[0]
-
-    yield make
-    for box in boxes:
-        box.destroy()
-    if any(image.name == "hostile" for image in client.images.list()):
-        client.images.delete("hostile")
-
-
-Imported = Callable[[bytes], Container]
 
 
 def refused(client: Client, data: bytes) -> SysprocError:
