@@ -18,10 +18,12 @@ from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.cgroups import Cgroup, Limits
 from sysproc.isolation.exec_spec import default_limits
 from sysproc.isolation.launcher_client import Built, ChildFailed
+from sysproc.isolation.root_mount import MOUNT_POINTS
 from sysproc.isolation.uid_ranges import UidRange
 from sysproc.linux.pidfd import pidfd_getfd, pidfd_open
 from sysproc.linux.process import start_time
 from sysproc.running import RunningContainer
+from sysproc.states import State
 from sysproc.storage import hierarchy
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.vsf.gpt import read_gpt
@@ -30,6 +32,7 @@ from sysproc.undo import Undo
 
 KEEPER_INIT_PIDFD = 4
 KEEPER_LISTENER = 5
+_ROOT_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 _HOST_IS_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EUSERS, errno.EDQUOT)
 
 
@@ -86,14 +89,11 @@ async def _build(host: Host, row: ContainerRow, uids: UidRange, cgroup: Cgroup) 
 def build_failed(row: ContainerRow, failure: ChildFailed) -> SysprocError:
     """The domain error for the call with which a build ended."""
     metadata = {"errno": errno.errorcode.get(failure.errno, str(failure.errno)), "target": failure.target}
-    if failure.errno == errno.ENOTDIR and failure.target.startswith("/"):
-        return FailedPrecondition(
-            f"The image {row.image_name} cannot be the root of a container: it has no directory {failure.target}.",
-            details="A file or a link is there, on which nothing can be mounted.",
-            resolution="Import an image in which it is a directory, or is missing.",
-            reason="IMAGE_UNUSABLE",
-            metadata=metadata,
-        )
+    if failure.target.removeprefix("/") in MOUNT_POINTS:
+        if failure.errno == errno.ENOTDIR:
+            return root_unusable(row, failure, metadata)
+        if failure.errno in _ROOT_IS_FULL:
+            return root_full(row, failure, metadata)
     if failure.errno in _HOST_IS_FULL:
         return ResourceExhausted(
             "The host has no room for another container.",
@@ -107,6 +107,36 @@ def build_failed(row: ContainerRow, failure: ChildFailed) -> SysprocError:
         details=f"{failure}.",
         resolution="`sysproc info` shows what this kernel lacks; the daemon's log tells more.",
         reason="BUILD_FAILED",
+        metadata=metadata,
+    )
+
+
+def root_unusable(row: ContainerRow, failure: ChildFailed, metadata: Mapping[str, str]) -> FailedPrecondition:
+    """The error for a root with something else at a mount point: a new one is as its image, one that ran is not."""
+    details = "A file or a link is there, on which nothing can be mounted."
+    if row.state == State.CREATING:
+        return FailedPrecondition(
+            f"The image {row.image_name} cannot be the root of a container: it has no directory {failure.target}.",
+            details=details,
+            resolution="Import an image in which it is a directory, or is missing.",
+            reason="IMAGE_UNUSABLE",
+            metadata=metadata,
+        )
+    return FailedPrecondition(
+        f"The root of container {to_hex(row.id)} cannot be started from: it has no directory {failure.target}.",
+        details=details,
+        resolution="Its root file on the host is a disk image that can be mounted and mended, or destroy it.",
+        reason="ROOT_UNUSABLE",
+        metadata=metadata,
+    )
+
+
+def root_full(row: ContainerRow, failure: ChildFailed, metadata: Mapping[str, str]) -> ResourceExhausted:
+    """The error for a root in which a missing mount point cannot be made."""
+    return ResourceExhausted(
+        f"The root of container {to_hex(row.id)} is full: the directory {failure.target} cannot be made in it.",
+        resolution="Create it with a larger root, or from an image that has the directory.",
+        reason="ROOT_FULL",
         metadata=metadata,
     )
 

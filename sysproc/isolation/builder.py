@@ -32,7 +32,7 @@ from sysproc.failpoints import failpoint
 from sysproc.isolation import host_mounts
 from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.inside import become_init, hierarchy_directory
-from sysproc.isolation.root_mount import idmap, make_mount_points, mount_detached
+from sysproc.isolation.root_mount import idmap, make_mount_points, make_tmp, mount_detached
 from sysproc.isolation.sealed_program import another_copy
 from sysproc.linux.mounts import AT_FDCWD, MS_PRIVATE, MS_REC, mount, move_mount
 from sysproc.linux.namespaces import (
@@ -106,6 +106,7 @@ def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
     Path(f"/proc/{born.pid}/oom_score_adj").write_text("0")
     root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
     make_mount_points(root)
+    make_tmp(root)
     failpoint("build.after_root")
     listener, dev = attach_all(order, root, born.pid)
     attach_own(born.go, root)

@@ -19,7 +19,7 @@ from sysproc.linux.mounts import (
 )
 
 # What a root needs for others to be mounted on, and the mode of what is missing.
-MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 0o1777}
+MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755}
 
 
 def mount_detached(vsf_fd: int, *, fstype: str, offset: int, size: int) -> int:
@@ -36,17 +36,33 @@ def mount_detached(vsf_fd: int, *, fstype: str, offset: int, size: int) -> int:
 
 
 def make_mount_points(root_fd: int) -> None:
-    """Make the directories that others are mounted on, where the image has none; before the mount is idmapped.
+    """Make the directories that others are mounted on, where the root has none; before the mount is idmapped.
 
-    OSError(ENOTDIR) if the image has something else there: a link would lead the mounts astray.
+    OSError with the path below the root: ENOTDIR if it has something else there (a link would lead the mounts
+    astray), ENOSPC if it is full.
     """
     for name, mode in MOUNT_POINTS.items():
         try:
-            os.mkdir(name, mode, dir_fd=root_fd)
-            os.chmod(name, mode, dir_fd=root_fd)
+            _make_directory(root_fd, name, mode)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode):
-                raise OSError(errno.ENOTDIR, "the image has no directory there", f"/{name}") from None
+                raise OSError(errno.ENOTDIR, "the root has no directory there", f"/{name}") from None
+        except OSError as failure:
+            raise OSError(failure.errno, failure.strerror, f"/{name}") from None
+
+
+def make_tmp(root_fd: int) -> None:
+    """Make /tmp where the name is free. Nothing is mounted there: whatever else the container has there will do."""
+    try:
+        _make_directory(root_fd, "tmp", 0o1777)
+    except OSError as failure:
+        if failure.errno not in (errno.EEXIST, errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def _make_directory(root_fd: int, name: str, mode: int) -> None:
+    os.mkdir(name, mode, dir_fd=root_fd)
+    os.chmod(name, mode, dir_fd=root_fd)
 
 
 def idmap(mount_fd: int, userns_fd: int) -> None:

@@ -3,15 +3,49 @@
 Where it has to, the error blames the root that is meant. What archives may hold is in `tests.e2e.test_images`.
 """
 
-from collections.abc import Callable
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from tarfile import REGTYPE, SYMTYPE
 
 import pytest
 
-from sysproc_client import Client, Container
+from sysproc.isolation.root_mount import mount_detached
+from sysproc.linux.files import syncfs
+from sysproc.storage.vsf.gpt import read_gpt
+from sysproc_client import Client, Container, FailedPrecondition, LimitExceeded
 from tests.e2e.archives import Archive
+from tests.e2e.daemon import RunningDaemon
 
 Imported = Callable[[bytes], Container]
+
+
+@contextmanager
+def root_of(daemon: RunningDaemon, box: Container) -> Iterator[str]:
+    """The root directory of a stopped container, by a path of the host; written back afterwards."""
+    file = os.open(daemon.state_dir / "containers" / box.id / "root.vsf", os.O_RDWR)
+    partition = read_gpt(file).partitions[0]
+    mount = mount_detached(file, fstype="ext4", offset=partition.offset_bytes, size=partition.size_bytes)
+    os.close(file)
+    top = os.open(f"/proc/self/fd/{mount}", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{top}"
+        syncfs(top)
+    finally:
+        os.close(top)
+        os.close(mount)
+
+
+def fill(root: str) -> None:
+    """Take what is free, to the last block."""
+    for name, block in (("ballast", 1 << 20), ("rest", 4096)):
+        fd = os.open(f"{root}/{name}", os.O_WRONLY | os.O_CREAT, 0o600)
+        with suppress(OSError):
+            while os.write(fd, b"x" * block):
+                pass
+        os.fsync(fd)
+        os.close(fd)
 
 
 def restarted(box: Container) -> Container:
@@ -19,6 +53,14 @@ def restarted(box: Container) -> Container:
     box.stop(grace=0)
     box.start()
     return box
+
+
+@pytest.mark.parametrize("script", ["rm -r /tmp; ln -s /var/tmp /tmp", "rm -r /tmp; touch /tmp", "rm -r /tmp"])
+def test_whatever_becomes_of_tmp_the_container_starts_again(client: Client, script: str) -> None:
+    box = client.create()
+    assert box.run(["sh", "-c", script]).exit_code == 0
+    before = box.run(["stat", "-c", "%F", "/tmp"]).stdout or b"directory\n"
+    assert restarted(box).run(["stat", "-c", "%F", "/tmp"]).stdout == before
 
 
 def test_a_full_root_starts_again_and_can_be_cleaned_up(client: Client) -> None:
@@ -29,6 +71,18 @@ def test_a_full_root_starts_again_and_can_be_cleaned_up(client: Client) -> None:
     assert restarted(box).run(["cat", "/etc/hosts"]).stdout.split().count(box.message.hostname.encode()) == 1
 
 
+def test_a_full_root_without_room_for_a_mount_point_is_what_is_full(client: Client, daemon: RunningDaemon) -> None:
+    box = client.create(start=False, size="32M")
+    with root_of(daemon, box) as root:
+        for name in ("dev", "proc", "sys", "run", "tmp"):
+            if os.path.isdir(f"{root}/{name}"):
+                os.rmdir(f"{root}/{name}")
+        fill(root)
+    with pytest.raises(LimitExceeded, match=rf"root of container {box.id} is full.*/dev"):
+        box.start()
+    assert box.state == "stopped"
+
+
 @pytest.mark.parametrize(("kind", "target"), [(REGTYPE, ""), (SYMTYPE, "/nowhere"), (SYMTYPE, "/proc")])
 def test_an_image_whose_etc_is_no_directory_starts(
     archive: Archive, imported: Imported, kind: bytes, target: str
@@ -37,3 +91,29 @@ def test_an_image_whose_etc_is_no_directory_starts(
     archive.add("etc", type=kind, linkname=target)
     box = imported(archive.bytes())
     assert box.run(["sh", "-c", "echo runs"]).stdout == b"runs\n"
+
+
+def test_a_link_in_the_place_of_a_mount_point_is_blamed_on_the_root_that_has_it(
+    client: Client, daemon: RunningDaemon
+) -> None:
+    box = client.create()
+    box.stop(grace=0)
+    with root_of(daemon, box) as root:
+        os.rmdir(f"{root}/dev")
+        os.symlink("/bin", f"{root}/dev")
+    with pytest.raises(FailedPrecondition, match=rf"root of container {box.id} .*/dev") as refused:
+        box.start()
+    assert "image" not in str(refused.value)
+    assert box.state == "stopped"
+
+
+def test_a_link_in_the_place_of_a_mount_point_is_blamed_on_a_new_containers_image(
+    client: Client, archive: Archive
+) -> None:
+    archive.busybox()
+    archive.add("run", type=SYMTYPE, linkname="/bin")
+    client.images.import_("hostile", io.BytesIO(archive.bytes()))
+    with pytest.raises(FailedPrecondition, match=r"image hostile .*/run"):
+        client.create(image="hostile")
+    assert client.list() == []
+    client.images.delete("hostile")
