@@ -82,7 +82,7 @@ def imported(client: Client) -> Iterator[Callable[[bytes], Container]]:
 
     def make(data: bytes) -> Container:
         client.images.import_("hostile", io.BytesIO(data))
-        boxes.append(client.create(image="hostile", size="64M"))
+        boxes.append(client.create(image="hostile", size="256M"))
         return boxes[0]
 
     yield make
