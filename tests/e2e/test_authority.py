@@ -6,8 +6,6 @@ from sysproc_client import Client
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.inside import script_inside
 
-pytestmark = pytest.mark.vm
-
 FAMILY = """
 first = client.create(name="first", pids=16)
 second = client.create(name="second", parent="first")

@@ -8,8 +8,6 @@ from sysproc_client import Client, Container, Unimplemented
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.inside import caller_inside
 
-pytestmark = pytest.mark.vm
-
 UNIFIED = find().mode is CgroupMode.UNIFIED
 needs_version_2 = pytest.mark.skipif(not UNIFIED, reason="only cgroup version 2 alone can be delegated; the VM has it")
 

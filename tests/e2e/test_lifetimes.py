@@ -6,8 +6,6 @@ from sysproc_client import Client, Container, InvalidArgument
 from tests.e2e.daemon import RunningDaemon, wait_until
 from tests.e2e.inside import script_inside
 
-pytestmark = pytest.mark.vm
-
 
 def gone(client: Client, *boxes: Container) -> bool:
     """Whether none of these is there any more. Asks for none of them: that would be a use."""

@@ -9,8 +9,6 @@ import pytest
 from sysproc_client import Client, Container
 from tests.compiled import compiled
 
-pytestmark = pytest.mark.vm
-
 
 @pytest.fixture
 def box(client: Client) -> Container:

@@ -6,8 +6,6 @@ from sysproc_client import Client, FailedPrecondition, LimitExceeded
 from tests.e2e.conftest import Sysproc
 from tests.e2e.inside import script_inside
 
-pytestmark = pytest.mark.vm
-
 REFUSED = ["LimitExceeded", "LIMIT_EXCEEDED"]
 
 

@@ -14,7 +14,6 @@ from tests.e2e.daemon import RunningDaemon, wait_until
 from tests.e2e.inside import init_of
 
 pytestmark = [
-    pytest.mark.vm,
     pytest.mark.skipif(not Path("/run/systemd/system").is_dir(), reason="PID 1 is not systemd; it is in the VM"),
 ]
 

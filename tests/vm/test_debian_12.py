@@ -17,7 +17,7 @@ from tests.vm.machine import run_tests
 OPTIONS = ("-q", "--timeout=900")
 SUITES = ("kernel", "e2e")
 SELECTION = {"short": "vm and not timing", "full": "not timing"}
-TIMEOUT_S = {"short": 600, "full": 7200}
+TIMEOUT_S = {"short": 1200, "full": 7200}
 
 
 @pytest.mark.slow
