@@ -12,8 +12,10 @@ more. Messages are drawn in `sysproc.isolation.launcher_protocol`.
 import contextlib
 import errno
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from sysproc.failpoints import failpoint
@@ -21,6 +23,7 @@ from sysproc.isolation import launcher_protocol as protocol
 from sysproc.isolation.builder import failure_message
 from sysproc.isolation.jail import unpack
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
+from sysproc.linux.prctl import set_pdeathsig
 
 Values = Mapping[str, Any]
 Job = Callable[[Values, Sequence[int], socket.socket], Mapping[str, Any]]
@@ -68,16 +71,33 @@ def grow(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, A
 
 
 def run_tool(*command: str, pass_fds: Sequence[int] = ()) -> None:
-    """Run a program of the host; OSError with its own words if it fails, ENOENT if it is not installed."""
+    """Run a program of the host; OSError with its own words if it fails, ENOENT if it is not installed.
+
+    It dies with the job: the signal that the job dies by is none that the kernel would pass on.
+    """
     import subprocess  # noqa: PLC0415 - not in the launcher's memory
 
     try:
-        done = subprocess.run(command, pass_fds=pass_fds, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            pass_fds=pass_fds,
+            capture_output=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=partial(die_with, os.getpid()),  # safe: a job has one thread
+        )
     except FileNotFoundError:
         raise OSError(errno.ENOENT, "not installed", f"{command[0]} (install e2fsprogs)") from None
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip()[:500]
         raise OSError(errno.EIO, "failed", f"{command[0]}: {words}")
+
+
+def die_with(parent: int) -> None:
+    """In the tool, before it is executed: SIGKILL when the parent ends, also if it has ended just now."""
+    set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 JOBS: dict[str, Job] = {"format_ext4": format_ext4, "grow": grow, "unpack": unpack}

@@ -30,6 +30,7 @@ from sysproc.isolation.sealed_program import sealed_copy
 from sysproc.isolation.seccomp_profiles import compile_profile
 from sysproc.linux.mounts import MS_REC, MS_SLAVE, mount
 from sysproc.linux.namespaces import CLONE_NEWNS, unshare
+from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.linux.prctl import set_child_subreaper, set_dumpable, set_pdeathsig
 from sysproc.linux.unix_sockets import FdSet
 
@@ -37,12 +38,20 @@ _HIGH_FD = 64
 Message = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Child:
+    """What was forked. It is killed by its pidfd: once it has been reaped, its pid may be another's."""
+
+    pid: int
+    pidfd: int
+
+
 @dataclass
 class Connection:
-    """One daemon, and the pids of what it asked for that has not been handed over yet, by their lifeline."""
+    """One daemon, and what was forked for it that has not been handed over yet, by its lifeline."""
 
     sock: socket.socket
-    unfinished: dict[int, int] = field(default_factory=dict)
+    unfinished: dict[int, Child] = field(default_factory=dict)
 
 
 class Launcher:
@@ -118,7 +127,7 @@ class Launcher:
         except (KeyError, TypeError, ValueError, IndexError) as failure:
             reply, handed = {"errno": errno.EINVAL, "target": repr(failure)}, []
         except OSError as failure:
-            reply, handed = {"errno": failure.errno, "target": str(failure.filename)}, []
+            reply, handed = {"errno": failure.errno, "target": str(failure.filename or failure.strerror)}, []
         try:
             protocol.send(connection.sock, {"n": number, **reply}, handed)
         except OSError:
@@ -132,9 +141,9 @@ class Launcher:
         if self._connections.pop(connection.sock.fileno(), None) is None:
             return
         self._poll.unregister(connection.sock)
-        for lifeline, pid in connection.unfinished.items():
-            os.kill(pid, signal.SIGKILL)
-            self._forget(lifeline)
+        for lifeline, child in connection.unfinished.items():
+            pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            self._forget(lifeline, child)
         connection.sock.close()
 
     # -- what is forked
@@ -146,19 +155,19 @@ class Launcher:
         if pid == 0:
             run_child(lifeline, work)
         os.close(held)
-        connection.unfinished[lifeline] = pid
+        connection.unfinished[lifeline] = Child(pid, pidfd_open(pid))
         self._lifelines[lifeline] = connection
         self._poll.register(lifeline, 0)
         return pid
 
     def _handed_over(self, lifeline: int) -> None:
-        self._lifelines[lifeline].unfinished.pop(lifeline)
-        self._forget(lifeline)
+        self._forget(lifeline, self._lifelines[lifeline].unfinished.pop(lifeline))
 
-    def _forget(self, lifeline: int) -> None:
+    def _forget(self, lifeline: int, child: Child) -> None:
         del self._lifelines[lifeline]
         self._poll.unregister(lifeline)
         os.close(lifeline)
+        os.close(child.pidfd)
 
     # -- handlers
 
@@ -207,8 +216,9 @@ class Launcher:
         return {"pid": pid}, [os.pidfd_open(pid)]
 
     def _kill(self, connection: Connection, message: Message, _: FdSet) -> tuple[Message, list[int]]:
-        if message["pid"] in connection.unfinished.values():
-            os.kill(message["pid"], signal.SIGKILL)
+        for child in connection.unfinished.values():
+            if child.pid == message["pid"]:
+                pidfd_send_signal(child.pidfd, signal.SIGKILL)
         return {}, []
 
     def _deposit(self, _: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:

@@ -276,12 +276,22 @@ class Launcher:
         try:
             async with asyncio.timeout(timeout_s):
                 return await report.outcome(progress)
+        except ChildFailed:
+            raise
         except TimeoutError:
+            await self._kill(pid, report)
             raise child_too_slow(timeout_s) from None
         except BaseException:
-            with suppress(Unavailable):
-                await self._ask(protocol.KILL, {"pid": pid})
+            await self._kill(pid, report)
             raise
+
+    async def _kill(self, pid: int, report: "Report") -> None:
+        """Kill a builder or job, and wait until it is gone; a launcher that is gone has taken it along."""
+        with suppress(Unavailable):
+            await self._ask(protocol.KILL, {"pid": pid})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await report.ended()
 
     async def spawn_exec(self, argv: Sequence[str], fds: Mapping[int, int]) -> Supervisor:
         """Start the C program with these arguments and `number: fd`; the fds stay the caller's too."""
@@ -331,6 +341,13 @@ class Report:
             fds.close()
             if progress is not None:
                 progress(message["progress"])
+
+    async def ended(self) -> None:
+        """Wait until no process holds the other end any more."""
+        with suppress(ConnectionResetError):
+            await wait_readable(self.ours.fileno())
+            while self.ours.recv(1):
+                await wait_readable(self.ours.fileno())
 
 
 async def wait_readable(fd: int) -> None:

@@ -1,0 +1,118 @@
+"""The launcher by itself, asked by the daemon's end of it: that nothing it forked outlives its use.
+
+What it forks and how is in `sysproc.isolation.launcher`; containers and images by it are in `tests.e2e`.
+"""
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sysproc.errors import DeadlineExceeded
+from sysproc.isolation import launcher_client
+from sysproc.isolation.launcher_client import ChildFailed, Launcher
+from tests.e2e.daemon import is_zombie, wait_until
+
+End = Callable[[Launcher, "asyncio.Task[object]"], Awaitable[None]]
+PLACE = {"offset": 1 << 20, "size": 8 << 20}
+
+
+@pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """A directory that others may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="sysproc-test-") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@pytest.fixture
+async def launcher(runtime_dir: Path) -> AsyncIterator[Launcher]:
+    connected = Launcher(runtime_dir, ())
+    await connected.connect()
+    yield connected
+    await connected.connect()
+    await connected.quit()
+    await connected.close()
+
+
+@pytest.fixture
+def stuck_tool(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Every mke2fs of launchers that start from now on says its pid and waits for ever; gives that pid."""
+    said, tools = runtime_dir / "mke2fs.pid", runtime_dir / "bin"
+    tools.mkdir()
+    (tools / "mke2fs").write_text(f"#!/bin/sh\necho $$ >{said}.new; mv {said}.new {said}; exec sleep 1000\n")
+    (tools / "mke2fs").chmod(0o755)
+    monkeypatch.setattr(launcher_client, "LAUNCHER_PATH", f"{tools}:{launcher_client.LAUNCHER_PATH}")
+
+    def pid() -> int:
+        wait_until(said.exists, "mke2fs has started")
+        return int(said.read_text())
+
+    return pid
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[int]:
+    with open(tmp_path / "image", "w+b") as file:
+        file.truncate(16 << 20)
+        yield file.fileno()
+
+
+@pytest.fixture
+def no_image() -> Iterator[int]:
+    """What no loop device takes."""
+    with open("/dev/null", "rb") as null:
+        yield null.fileno()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    return Path(f"/proc/{pid}").exists() and not is_zombie(pid)
+
+
+def gone(pid: int) -> None:
+    wait_until(lambda: not alive(pid), f"process {pid} is gone")
+
+
+async def kill_launcher(launcher: Launcher, _: "asyncio.Task[object]") -> None:
+    os.kill(launcher.pid, signal.SIGKILL)
+
+
+async def leave(launcher: Launcher, _: "asyncio.Task[object]") -> None:
+    await launcher.close()
+
+
+async def cancel(_: Launcher, job: "asyncio.Task[object]") -> None:
+    job.cancel()
+
+
+@pytest.mark.parametrize("end", [kill_launcher, leave, cancel])
+async def test_the_tool_of_a_job_ends_when_nobody_waits_for_it_any_more(
+    stuck_tool: Callable[[], int], launcher: Launcher, image: int, end: End
+) -> None:
+    job = asyncio.ensure_future(launcher.run_job("format_ext4", PLACE, [image], timeout_s=100))
+    tool = await asyncio.to_thread(stuck_tool)
+    await end(launcher, job)
+    await asyncio.to_thread(gone, tool)
+    job.cancel()
+    await asyncio.wait([job])
+
+
+async def test_the_tool_of_a_job_ends_with_the_time_of_the_job(
+    stuck_tool: Callable[[], int], launcher: Launcher, image: int
+) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await launcher.run_job("format_ext4", PLACE, [image], timeout_s=3)
+    gone(stuck_tool())
+
+
+async def test_a_job_that_fails_says_why_also_when_it_has_ended_by_then(launcher: Launcher, no_image: int) -> None:
+    """Its end is noticed in two ways, in either order: nothing is asked of a pid that is nobody's any more."""
+    for _ in range(200):
+        with pytest.raises(ChildFailed) as failed:
+            await launcher.run_job("grow", PLACE, [no_image], timeout_s=100)
+        assert "LOOP_CONFIGURE" in failed.value.target
