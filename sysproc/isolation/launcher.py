@@ -30,6 +30,7 @@ from sysproc.isolation.sealed_program import sealed_copy
 from sysproc.isolation.seccomp_profiles import compile_profile
 from sysproc.linux.mounts import MS_REC, MS_SLAVE, mount
 from sysproc.linux.namespaces import CLONE_NEWNS, unshare
+from sysproc.linux.peers import so_peercred
 from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.linux.prctl import set_child_subreaper, set_dumpable, set_pdeathsig
 from sysproc.linux.unix_sockets import FdSet
@@ -99,6 +100,10 @@ class Launcher:
 
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
+        if (uid := so_peercred(sock).uid) != os.geteuid():
+            complain(f"uid {uid} was refused")
+            sock.close()
+            return
         self._connections[sock.fileno()] = Connection(sock)
         self._poll.register(sock, select.POLLIN)
 

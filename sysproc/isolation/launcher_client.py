@@ -20,6 +20,7 @@ from sysproc.errors import DeadlineExceeded, Internal, Unavailable
 from sysproc.isolation import launcher_protocol as protocol
 from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.native import program_path
+from sysproc.linux.peers import so_peercred
 from sysproc.linux.unix_sockets import FdSet
 
 START_TIMEOUT_S = 15.0
@@ -95,6 +96,9 @@ class Launcher:
         except (FileNotFoundError, ConnectionRefusedError):
             sock.close()
             return False
+        if (uid := so_peercred(sock).uid) != os.geteuid():
+            sock.close()
+            raise not_started(self._runtime_dir, f"uid {uid} listens in its place")
         sock.setblocking(False)
         self._sock = sock
         asyncio.get_running_loop().add_reader(sock, self._readable)

@@ -1,4 +1,4 @@
-"""The launcher by itself, asked by the daemon's end of it: that nothing it forked outlives its use.
+"""The launcher by itself, asked by the daemon's end of it: who may ask, and that nothing it forked outlives its use.
 
 What it forks and how is in `sysproc.isolation.launcher`; containers and images by it are in `tests.e2e`.
 """
@@ -6,18 +6,20 @@ What it forks and how is in `sysproc.isolation.launcher`; containers and images 
 import asyncio
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sysproc.errors import DeadlineExceeded
-from sysproc.isolation import launcher_client
+from sysproc.errors import DeadlineExceeded, Internal
+from sysproc.isolation import launcher_client, launcher_protocol
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from tests.e2e.daemon import is_zombie, wait_until
 
 End = Callable[[Launcher, "asyncio.Task[object]"], Awaitable[None]]
+NOBODY = 65534
 PLACE = {"offset": 1 << 20, "size": 8 << 20}
 
 
@@ -78,6 +80,23 @@ def gone(pid: int) -> None:
     wait_until(lambda: not alive(pid), f"process {pid} is gone")
 
 
+def as_nobody(work: Callable[[], bytes]) -> bytes:
+    """What a process of another uid gets."""
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.write(writer, work())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as answer:
+        said = answer.read()
+    os.waitpid(pid, 0)
+    return said
+
+
 async def kill_launcher(launcher: Launcher, _: "asyncio.Task[object]") -> None:
     os.kill(launcher.pid, signal.SIGKILL)
 
@@ -116,3 +135,32 @@ async def test_a_job_that_fails_says_why_also_when_it_has_ended_by_then(launcher
         with pytest.raises(ChildFailed) as failed:
             await launcher.run_job("grow", PLACE, [no_image], timeout_s=100)
         assert "LOOP_CONFIGURE" in failed.value.target
+
+
+async def test_another_user_is_not_served(launcher: Launcher, runtime_dir: Path) -> None:
+    path = runtime_dir / launcher_protocol.SOCKET_NAME
+    path.chmod(0o666)
+
+    def ask() -> bytes:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(str(path))
+            try:
+                sock.send(b'{"op": "hello", "n": 1}')
+                return sock.recv(4096) or b"closed"
+            except (BrokenPipeError, ConnectionResetError):
+                return b"closed"
+
+    assert as_nobody(ask) == b"closed"
+    await launcher.deposit("still", 0)
+
+
+async def test_another_users_launcher_is_not_asked(runtime_dir: Path) -> None:
+    """Whoever could put a socket there would be given the fds of every root."""
+    path = runtime_dir / launcher_protocol.SOCKET_NAME
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    as_nobody(lambda: listener.listen(1) or b"")  # type: ignore[func-returns-value]  # SO_PEERCRED: who listened last
+    launcher = Launcher(runtime_dir, ())
+    with listener, pytest.raises(Internal, match=f"uid {NOBODY}"):
+        await launcher.connect()
+    await launcher.close()
