@@ -34,7 +34,7 @@ from sysproc.isolation.builder_spec import ContainerSpec
 from sysproc.isolation.inside import become_init, hierarchy_directory
 from sysproc.isolation.root_mount import idmap, make_mount_points, make_tmp, mount_detached
 from sysproc.isolation.sealed_program import another_copy
-from sysproc.linux.mounts import AT_FDCWD, MS_PRIVATE, MS_REC, mount, move_mount
+from sysproc.linux.mounts import AT_FDCWD, MS_REC, MS_SLAVE, mount, move_mount
 from sysproc.linux.namespaces import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -120,10 +120,13 @@ def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
 
 
 def enter_own_mount_namespace() -> None:
-    """Die with the launcher until the container is handed over; and see what nobody else sees."""
+    """Die with the launcher until the container is handed over; and mount what nobody else sees.
+
+    A slave, not private: what the host unmounts meanwhile goes here as well, where its / is shared.
+    """
     set_pdeathsig(signal.SIGKILL)
     unshare(CLONE_NEWNS)
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    mount("none", "/", flags=MS_REC | MS_SLAVE)
 
 
 def bear(order: Order) -> Born:

@@ -2,8 +2,13 @@
 
 Single-threaded, the standard library, `sysproc.linux` and `sysproc.isolation` only. It keeps no state but the
 listening sockets deposited with it, so that it can be killed or replaced at any moment. Its loop makes no call that
-can wait for a disk: whatever does runs in a forked child. Messages: `sysproc.isolation.launcher_protocol`; the
-daemon's end: `sysproc.isolation.launcher_client`; what the children do: `builder` and `jobs` beside it.
+can wait for a disk: whatever does runs in a forked child.
+
+It stays in the host's mount namespace, and so do the keepers and supervisors that it starts: in a namespace of its
+own it would keep every disk that was mounted when it started, for umount(8) reaches only namespaces that the host
+shares its / with, and without systemd that is private. It mounts nothing; builders and jobs do, in namespaces of their
+own that do not last. Messages: `sysproc.isolation.launcher_protocol`; the daemon's end:
+`sysproc.isolation.launcher_client`; what the children do: `builder` and `jobs` beside it.
 """
 
 import errno
@@ -28,8 +33,6 @@ from sysproc.isolation.jobs import run_job
 from sysproc.isolation.native import program_path
 from sysproc.isolation.sealed_program import sealed_copy
 from sysproc.isolation.seccomp_profiles import compile_profile
-from sysproc.linux.mounts import MS_REC, MS_SLAVE, mount
-from sysproc.linux.namespaces import CLONE_NEWNS, unshare
 from sysproc.linux.peers import so_peercred
 from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.linux.prctl import set_child_subreaper, set_dumpable, set_pdeathsig
@@ -292,6 +295,7 @@ def detach(ready: int, log: Path) -> None:
     """Become nobody's child, with no terminal; the first process ends when `ready` was told or is gone."""
     if os.fork():
         os._exit(0)
+    os.chdir("/")
     null, errors = os.open("/dev/null", os.O_RDWR), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for fd, number in ((null, 0), (null, 1), (errors, 2)):
         os.dup2(fd, number)
@@ -315,8 +319,6 @@ def main(arguments: list[str]) -> None:
     set_child_subreaper()
     for path in cgroup_procs:
         Path(path).write_text("0")
-    unshare(CLONE_NEWNS)
-    mount("none", "/", flags=MS_REC | MS_SLAVE)
     launcher = Launcher(runtime_dir, listen(runtime_dir), digest)
     os.write(ready, b"1")
     os.close(ready)

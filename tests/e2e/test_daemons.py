@@ -1,13 +1,19 @@
 """Daemons themselves: two on one host, two on one directory, an orderly end, what they say of their settings."""
 
+import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
+from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from sysproc_client import Client
+from tests.e2e.archives import Archive
 from tests.e2e.daemon import DaemonFailed, RunningDaemon, wait_until
 
 SYSPROCD = str(Path(sys.executable).with_name("sysprocd"))
@@ -100,3 +106,59 @@ def test_settings_say_where_each_came_from(tmp_path: Path) -> None:
     assert values["log_level"][0] == "error" and "SYSPROC_LOG_LEVEL" in values["log_level"][1]
     assert values["group"][0] == "adm" and "sysproc.toml" in values["group"][1]
     assert values["runtime_dir"][1] == "default"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of the host's, mounted before a daemon starts."""
+    mount("tmpfs", tmp_path, fstype="tmpfs")
+    yield tmp_path
+    if os.path.ismount(tmp_path):
+        umount2(tmp_path, MNT_DETACH)
+
+
+def holders(daemon: RunningDaemon, disk: Path) -> list[int]:
+    """The processes of the daemon in whose mount namespace it is mounted, or whose current directory is there."""
+    launcher = psutil.Process(daemon.launcher_pid)
+    pids = [daemon.pid, *(one.pid for one in (launcher, *launcher.children(recursive=True)))]
+    return [pid for pid in pids if holds(pid, disk)]
+
+
+def holds(pid: int, disk: Path) -> bool:
+    """Whether this process does; one that has ended does not."""
+    try:
+        mounts = Path(f"/proc/{pid}/mountinfo").read_text()
+        return f" {disk} " in mounts or Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(disk)
+    except OSError:
+        return False
+
+
+def test_a_disk_of_the_host_can_be_unmounted_whenever_it_was_mounted(disk: Path) -> None:
+    with RunningDaemon() as running, Client(running.endpoint) as client:
+        box = client.create()
+        process = box.exec(["sleep", "1000"], stdin=False)
+        assert holders(running, disk) != []
+        umount2(disk)
+        assert holders(running, disk) == []
+        process.signal(9)
+        box.destroy()
+
+
+def test_a_long_import_keeps_no_disk_of_the_host(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    marker = tmp_path_factory.mktemp("marker") / "unpacks"
+    archive = Archive()
+    archive.add("file", b"data")
+    with RunningDaemon() as running, Client(running.endpoint) as client:
+        running.kill_launcher()
+        running.restart(environment={"SYSPROC_FAILPOINTS": f"jobs.unpack.after_go=block({marker})"})
+        with ThreadPoolExecutor() as threads:
+            importing = threads.submit(client.images.import_, "long", io.BytesIO(archive.bytes()))
+            try:
+                wait_until(marker.exists, "it unpacks")
+                umount2(disk)
+                wait_until(lambda: holders(running, disk) == [], "nobody holds the disk")
+                assert not importing.done()
+            finally:
+                marker.unlink()
+            importing.result()
+        client.images.delete("long")
