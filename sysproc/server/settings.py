@@ -33,8 +33,9 @@ from sysproc.server.setting_values import (
 PREFIX = "SYSPROC_"
 CONFIG = Path("/etc/sysproc/sysprocd.toml")
 CONFIG_VARIABLE = "SYSPROC_CONFIG"
-# Beyond /etc/subuid's and systemd-nspawn's own.
-DEFAULT_UIDS = UidRangeSetting(0x70000000, 4096)
+# Between what systemd-nspawn takes (524288 to 1879048191) and systemd's range of foreign uids (0x7FFE0000 to
+# 0x7FFEFFFF, from its version 258 on), which files of images belong to.
+DEFAULT_UIDS = UidRangeSetting(0x70000000, 4094)
 # Variables of the same prefix that are not settings of the daemon.
 FOREIGN = frozenset({CONFIG_VARIABLE, "SYSPROC_ENDPOINT", "SYSPROC_FAILPOINTS", "SYSPROC_VM_CACHE"})
 

@@ -29,7 +29,7 @@ class Scope:
     directories: tuple[Path, ...] = ()
     cgroup_roots: tuple[str, ...] = ()
     uid_claims: Path | None = None
-    uids: tuple[int, int] = (0x70000000, 0x7FFFFFFF)
+    uids: tuple[int, int] = (0x70000000, 0x7FFDFFFF)
     watched: Callable[[], Mapping[str, int]] = nobody
     ignored: tuple[str, ...] = field(default=("*/__pycache__*", "*.log", "*-wal", "*-shm"))
 

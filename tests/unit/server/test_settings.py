@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sysproc.errors import InvalidArgument
+from sysproc.isolation.uid_ranges import SIZE
 from sysproc.server.settings import SETTINGS, Settings, decide
 
 
@@ -85,6 +86,15 @@ def test_a_wrong_value_is_refused_with_what_to_do(
         decide(flags, variables, config)
     assert says in str(refused.value)
     assert refused.value.resolution
+
+
+def test_the_default_uids_are_nobody_elses() -> None:
+    """Ranges that systemd documents in its UIDS-GIDS.md, and the 31 bits beyond which tools are known to fail."""
+    uids = Settings().uid_range
+    ours = range(uids.first, uids.first + uids.count * SIZE)
+    of_nspawn, foreign = range(524288, 1879048192), range(0x7FFE0000, 0x7FFF0000)
+    assert (ours.start, ours.stop) == (of_nspawn.stop, foreign.start)
+    assert ours.stop <= 2**31
 
 
 def test_a_file_that_was_named_must_exist_and_the_default_one_need_not(tmp_path: Path) -> None:
