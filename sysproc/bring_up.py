@@ -209,8 +209,17 @@ def keeper_of(pid: int, recorded_start: int) -> int | None:
     return None
 
 
+def is_as_recorded(row: ContainerRow, init_pid: int) -> bool:
+    """Whether init is in the namespaces that it was recorded with. One that has ended is in none: its keeper knows."""
+    try:
+        found = [os.stat(f"/proc/{init_pid}/ns/{name}").st_ino for name in ("user", "mnt")]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return found == [row.userns_ino, row.mntns_ino] or start_time(init_pid) != row.init_start
+
+
 def adopt(host: Host, row: ContainerRow, path: tuple[str, ...]) -> RunningContainer | None:
-    """Hold a container again that was started by an earlier daemon; None if its keeper is gone. Blocks."""
+    """Hold a container again that was started by an earlier daemon; None if its keeper is gone, or another's. Blocks."""
     if row.keeper_pid is None or row.keeper_start is None or row.init_pid is None or row.uid_base is None:
         return None
     keeper_pidfd = keeper_of(row.keeper_pid, row.keeper_start)
@@ -218,6 +227,8 @@ def adopt(host: Host, row: ContainerRow, path: tuple[str, ...]) -> RunningContai
         return None
     with Undo() as undo:
         undo.add("the keeper's pidfd", os.close, keeper_pidfd)
+        if not is_as_recorded(row, row.init_pid):
+            return None
         init_pidfd = pidfd_getfd(keeper_pidfd, KEEPER_INIT_PIDFD)
         undo.add("init's pidfd", os.close, init_pidfd)
         listener_fd = pidfd_getfd(keeper_pidfd, KEEPER_LISTENER)

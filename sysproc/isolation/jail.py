@@ -5,7 +5,7 @@
       as the jail's base uid: clone3 user, pid, net, ipc, uts ───────▶ waits
       id maps; idmap; attach the filesystem
       GO ────────────────────────────────────────────────────────────▶ uid 0 of its namespace; own mount namespace
-                                                                       pivot_root: the filesystem is all there is
+      back into the host's mount namespace                             pivot_root: the filesystem is all there is
                                                                        rlimits; seccomp `strict`
                                                                        unpacks the archive (`sysproc.isolation.unpack`)
       {"progress"}* and {"result"} or {"failed"} ◀───────────────────  on the daemon's report socket, by the job
@@ -30,8 +30,8 @@ from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, 
 from sysproc.isolation.inside import become_root, enter_attached_root, make_it_the_root
 from sysproc.isolation.root_mount import idmap, mount_detached
 from sysproc.linux.files import syncfs
-from sysproc.linux.mounts import AT_FDCWD, MS_RDONLY, MS_REMOUNT, mount, move_mount
-from sysproc.linux.namespaces import write_id_maps
+from sysproc.linux.mounts import AT_FDCWD, move_mount, reconfigure
+from sysproc.linux.namespaces import CLONE_NEWNS, setns, write_id_maps
 from sysproc.linux.seccomp import load_filter
 from sysproc.linux.unix_sockets import send_with_fds
 
@@ -52,6 +52,7 @@ def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping
 
     image, archive = fds
     frame = Path(values["frame"])
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     enter_own_mount_namespace()
     root = mount_detached(image, fstype="ext4", offset=values["offset"], size=values["size"])
     failpoint("jobs.unpack.after_mount")
@@ -65,12 +66,13 @@ def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping
     os.close(userns)
     move_mount(root, AT_FDCWD, frame)
     send_with_fds(born.go, b"GO", [root])
+    setns(home, CLONE_NEWNS)  # a long import keeps no mount of the host
     os.close(archive)  # so that the sender notices when J has ended
     failpoint("jobs.unpack.after_go")
     result = _relay(born, report)
     os.waitpid(born.pid, 0)
     sync(root)
-    make_clean(frame)
+    make_clean(root)
     failpoint("jobs.unpack.after_sync")
     return result
 
@@ -100,13 +102,13 @@ def sync(root: int) -> None:
         os.close(top)
 
 
-def make_clean(frame: Path) -> None:
+def make_clean(root: int) -> None:
     """The whole filesystem becomes read-only, so that its journal is empty and nothing is written any more.
 
     Unmounted it is only some time after this process has ended, when others copy the image already: a copy with a
     journal that is still to be replayed is destroyed by resize2fs, or by the replay after it.
     """
-    mount("none", frame, flags=MS_REMOUNT | MS_RDONLY)
+    reconfigure(root, "ro")
 
 
 def tell(go: socket.socket, counts: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ from sysproc.linux.libc import (
     NR_FSCONFIG,
     NR_FSMOUNT,
     NR_FSOPEN,
+    NR_FSPICK,
     NR_MOUNT_SETATTR,
     NR_MOVE_MOUNT,
     NR_OPEN_TREE,
@@ -31,7 +32,8 @@ AT_FDCWD = -100
 AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW = 0x1000, 0x8000, 0x100
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 0x1, os.O_CLOEXEC
 FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC = 0x1, 0x1
-FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE, FSCONFIG_CMD_RECONFIGURE = 0, 1, 6, 7
+FSPICK_CLOEXEC, FSPICK_EMPTY_PATH = 0x1, 0x8
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x4, 0x40
 
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
@@ -99,6 +101,17 @@ def new_mount(fstype: str, options: Mapping[str, str | None], attributes: int = 
             return fsmount(context, attributes)
     except OSError as failure:
         raise OSError(failure.errno, failure.strerror, f"{failure.filename} of {fstype}") from None
+
+
+def reconfigure(mount_fd: int, *flags: str) -> None:
+    """fspick(2), Linux 5.2, and fsconfig: set flags ("ro") of the filesystem itself, in whatever namespace it is."""
+    context = syscall("fspick", NR_FSPICK, mount_fd, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+    try:
+        for flag in flags:
+            fsconfig(context, FSCONFIG_SET_FLAG, flag)
+        fsconfig(context, FSCONFIG_CMD_RECONFIGURE)
+    finally:
+        os.close(context)
 
 
 def open_tree(dirfd: int, path: Pathish, flags: int) -> int:

@@ -2,10 +2,12 @@
 
 import io
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -162,3 +164,19 @@ def test_a_long_import_keeps_no_disk_of_the_host(disk: Path, tmp_path_factory: p
                 marker.unlink()
             importing.result()
         client.images.delete("long")
+
+
+@pytest.mark.parametrize("namespace", ["userns_ino", "mntns_ino"])
+def test_a_process_in_other_namespaces_than_recorded_is_not_taken_for_the_container(
+    daemon: RunningDaemon, client: Client, namespace: str
+) -> None:
+    right, wrong = client.create(), client.create()
+    daemon.kill9()
+    with closing(sqlite3.connect(daemon.state_dir / "sysproc.db")) as database, database:
+        change = f"UPDATE containers SET {namespace} = {namespace} + 1 WHERE id = ?"
+        assert database.execute(change, (wrong.id,)).rowcount == 1
+    daemon.start()
+    with Client(daemon.endpoint) as again:
+        assert (again.get(right.id).state, again.get(wrong.id).state) == ("running", "stopped")
+        again.get(wrong.id).start()
+        assert again.get(wrong.id).run(["true"]).exit_code == 0
