@@ -219,7 +219,7 @@ def is_as_recorded(row: ContainerRow, init_pid: int) -> bool:
 
 
 def adopt(host: Host, row: ContainerRow, path: tuple[str, ...]) -> RunningContainer | None:
-    """Hold a container again that was started by an earlier daemon; None if its keeper is gone, or another's. Blocks."""
+    """Hold a container again that was started by an earlier daemon; None if its keeper is gone. Blocks."""
     if row.keeper_pid is None or row.keeper_start is None or row.init_pid is None or row.uid_base is None:
         return None
     keeper_pidfd = keeper_of(row.keeper_pid, row.keeper_start)

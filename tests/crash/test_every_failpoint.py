@@ -21,7 +21,8 @@ import pytest
 
 from sysproc_client import Client, SysprocError
 from tests.crash.failpoints import all_failpoints
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 FAILPOINTS = all_failpoints()
 # A root of a size that none had before is grown, and its template kept.

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,21 +19,11 @@ from typing import Self
 from sysproc.isolation import launcher_protocol
 from sysproc_client import Client, SysprocError
 from tests.leaks import Scope
-
-PATIENCE_S = 120.0 if os.environ.get("SYSPROC_TEST_IN_VM") else 30.0
+from tests.waiting import PATIENCE_S, is_zombie, wait_until
 
 
 class DaemonFailed(AssertionError):
     """sysprocd did not do what it was started for; the text has its log."""
-
-
-def wait_until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Wait for a condition, not for a time."""
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {patience_s} s: {what}")
-        time.sleep(0.01)
 
 
 class RunningDaemon:
@@ -212,14 +201,6 @@ class NotifySocket:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
         self.path.unlink(missing_ok=True)
-
-
-def is_zombie(pid: int) -> bool:
-    """Whether a process has ended and only waits to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def peer_pid(path: Path) -> int:

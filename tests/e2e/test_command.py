@@ -13,7 +13,8 @@ import pytest
 
 from sysproc_client import Client
 from tests.e2e.conftest import Sysproc
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 FIELDS = {"id", "name", "parent", "state", "image", "created"}
 

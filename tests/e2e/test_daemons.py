@@ -16,7 +16,8 @@ import pytest
 from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from sysproc_client import Client
 from tests.e2e.archives import Archive
-from tests.e2e.daemon import DaemonFailed, RunningDaemon, wait_until
+from tests.e2e.daemon import DaemonFailed, RunningDaemon
+from tests.waiting import wait_until
 
 SYSPROCD = str(Path(sys.executable).with_name("sysprocd"))
 

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from sysproc_client import Client, Container, InvalidArgument, NotFound, TimedOut
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.vm
 

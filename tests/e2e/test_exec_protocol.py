@@ -24,7 +24,8 @@ from nightos.sysproc.v1.process_service_pb2 import (
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc_client import Client, Container
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 PATIENCE_S = 30
 

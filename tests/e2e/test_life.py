@@ -5,7 +5,8 @@ import re
 import pytest
 
 from sysproc_client import AlreadyExists, Client, Container, FailedPrecondition, InvalidArgument, NotFound
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.vm
 

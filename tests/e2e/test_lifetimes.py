@@ -3,8 +3,9 @@
 import pytest
 
 from sysproc_client import Client, Container, InvalidArgument
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
 from tests.e2e.inside import script_inside
+from tests.waiting import wait_until
 
 
 def gone(client: Client, *boxes: Container) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sysproc_client import Client, Container
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
 from tests.e2e.inside import init_of
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/run/systemd/system").is_dir(), reason="PID 1 is not systemd; it is in the VM"),

@@ -16,7 +16,7 @@ import pytest
 from sysproc.errors import DeadlineExceeded, Internal
 from sysproc.isolation import launcher_client, launcher_protocol
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
-from tests.e2e.daemon import is_zombie, wait_until
+from tests.waiting import is_zombie, wait_until
 
 End = Callable[[Launcher, "asyncio.Task[object]"], Awaitable[None]]
 NOBODY = 65534
