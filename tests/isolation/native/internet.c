@@ -59,8 +59,10 @@ static int bound(int family, int type, int protocol, int port)
 	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
 	int sock = socket(family, type, protocol), one = 1;
 
+	if (sock < 0)
+		return -1;
 	setsockopt(sock, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-	if (sock >= 0 && bind(sock, family == AF_INET ? (void *)&v4 : (void *)&v6, length(family)) == 0)
+	if (bind(sock, family == AF_INET ? (void *)&v4 : (void *)&v6, length(family)) == 0)
 		return sock;
 	return -1;
 }

@@ -2,7 +2,8 @@
 #include "battery.h"
 #include <linux/keyctl.h>
 
-#define EVERYTHING 0x3f3f3f3f
+#define FOR_EVERYBODY 0x3f3f3f3f
+#define FOR_ITS_USER 0x3f3f0000
 
 static long add(const char *name, const char *text, long ring)
 {
@@ -14,10 +15,18 @@ static long keyctl(int operation, unsigned long a, unsigned long b, unsigned lon
 	return syscall(SYS_keyctl, operation, a, b, c, d);
 }
 
+/* Who has not the ring among its own may not change a key in it. */
+static void possess(long ring)
+{
+	keyctl(KEYCTL_LINK, (unsigned long)ring, (unsigned long)KEY_SPEC_PROCESS_KEYRING, 0, 0);
+}
+
 static void has_key(long ring)
 {
 	long key = must("add_key", add("battery", marker, ring));
 
+	possess(ring);
+	must("KEYCTL_SETPERM", keyctl(KEYCTL_SETPERM, (unsigned long)key, FOR_ITS_USER, 0, 0));
 	hint("serial", "%ld", key);
 	ready();
 	keyctl(KEYCTL_UNLINK, (unsigned long)key, (unsigned long)ring, 0, 0);
@@ -64,7 +73,7 @@ static void join_session(void)
 {
 	long ring = must("KEYCTL_JOIN_SESSION_KEYRING", keyctl(KEYCTL_JOIN_SESSION_KEYRING, (uintptr_t)"battery-session", 0, 0, 0));
 
-	keyctl(KEYCTL_SETPERM, (unsigned long)ring, 0x3f3f0000, 0, 0);
+	keyctl(KEYCTL_SETPERM, (unsigned long)ring, FOR_ITS_USER, 0, 0);
 }
 
 static void in_named_session(void)
@@ -104,8 +113,9 @@ static void open_to_all(void)
 {
 	long key = must("add_key", add("battery", marker, KEY_SPEC_USER_KEYRING));
 
-	if (keyctl(KEYCTL_SETPERM, (unsigned long)key, EVERYTHING, 0, 0) < 0)
-		must("KEYCTL_SETPERM", keyctl(KEYCTL_SETPERM, (unsigned long)key, EVERYTHING & ~0xff, 0, 0));
+	possess(KEY_SPEC_USER_KEYRING);
+	if (keyctl(KEYCTL_SETPERM, (unsigned long)key, FOR_EVERYBODY, 0, 0) < 0)
+		must("KEYCTL_SETPERM", keyctl(KEYCTL_SETPERM, (unsigned long)key, FOR_ITS_USER, 0, 0));
 	hint("serial", "%ld", key);
 	ready();
 	keyctl(KEYCTL_UNLINK, (unsigned long)key, (unsigned long)KEY_SPEC_USER_KEYRING, 0, 0);
@@ -115,7 +125,7 @@ static void listed(void)
 {
 	long key = must("add_key", add(marker, "x", KEY_SPEC_USER_KEYRING));
 
-	keyctl(KEYCTL_SETPERM, (unsigned long)key, EVERYTHING & ~0xff, 0, 0);
+	keyctl(KEYCTL_SETPERM, (unsigned long)key, FOR_ITS_USER, 0, 0);
 	ready();
 	keyctl(KEYCTL_UNLINK, (unsigned long)key, (unsigned long)KEY_SPEC_USER_KEYRING, 0, 0);
 }

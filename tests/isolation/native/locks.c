@@ -212,8 +212,10 @@ static void watches(const char *const *paths)
 {
 	int queue = (int)must("inotify_init", inotify_init1(IN_NONBLOCK)), count = 0;
 
-	for (; *paths; paths++)
+	for (; *paths; paths++) {
+		open(*paths, O_RDONLY | O_NONBLOCK | O_NOCTTY); /* the kernel may forget inodes that nobody has open */
 		count += inotify_add_watch(queue, *paths, IN_OPEN | IN_CLOSE) >= 0;
+	}
 	errno = EACCES; /* if not one could be watched */
 	must("inotify_add_watch", count - 1);
 	ready();

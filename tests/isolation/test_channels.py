@@ -1,0 +1,112 @@
+"""Nothing crosses between containers, nor from a container to the host, on any channel that we know of.
+
+Each channel first has its control: the same code, with both ends where it is bound to work, must get something across.
+What the channels are is in `tests.isolation.channels`; when all of them were tried, the table in docs/ISOLATION.md is
+written again.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.isolation import report
+from tests.isolation.channels import CHANNELS, FAMILIES, Channel, Control, Relation
+from tests.isolation.conftest import World
+from tests.isolation.crossing import Crossing, meet
+
+CLOSED, NOT_HERE, BY_DESIGN, KNOWN = "closed", "–", "by design", "**open**"
+INTRODUCTION = """\
+## Between containers: what was tried
+
+Each row is a channel: real code with two ends. In each relation the attempt, as root of its container, knows every
+name, number, address and pid that the other end has, as that end sees it and as the host does. `closed`: nothing
+came across. The control is the same code where it must get across; `–` means that it could not, because the kernel of
+the last run has no such thing, and so nothing is said about it."""
+OPENED = """\
+## What a parent opens on purpose
+
+- **Exec streams**: whoever may act on a container starts processes in it and holds their input, output and signals.
+- **Limits**: a container's memory, processors and processes are those of its subtree; what it uses, its children
+  cannot have. Their own limits keep them from using up what is the parent's.
+- **Verbs**: a parent sees its descendants' processes and exit statuses through the API, freezes and ends them."""
+
+
+class Results:
+    """What came of each channel, in each relation."""
+
+    def __init__(self) -> None:
+        self.controls: dict[str, Crossing] = {}
+        self.cells: dict[tuple[str, Relation], str] = {}
+
+    def control(self, channel: Channel, world: World) -> Crossing:
+        """The control's outcome; made once."""
+        if channel.name not in self.controls:
+            self.controls[channel.name] = meet(channel.name, *world.target_and_attempt(channel.control))
+        return self.controls[channel.name]
+
+    def complete(self) -> bool:
+        """Whether every channel has been tried in every relation."""
+        return all((one.name, relation) in self.cells for one in CHANNELS for relation in Relation)
+
+    def markdown(self) -> str:
+        """The sections of the page."""
+        heads = ("channel", *(relation.value for relation in Relation), "wall", "control")
+        parts = [INTRODUCTION]
+        for family, channels in FAMILIES.items():
+            rows = [self._row(channel) for channel in channels]
+            parts.append(f"### {family}\n\n{report.table(heads, rows)}")
+        known = {one.known: one.title for one in CHANNELS if KNOWN in self._row(one)}
+        parts += ["### What Linux leaves open", *(f"{title}: {why}" for why, title in known.items())] if known else []
+        return "\n\n".join(parts)
+
+    def _row(self, channel: Channel) -> tuple[str, ...]:
+        control = self.controls[channel.name]
+        shown = channel.control.value if control.evidence else f"not here: {', '.join(control.absent)}"
+        cells = (self.cells[channel.name, relation] for relation in Relation)
+        return (channel.title, *cells, channel.wall, shown)
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[Results]:
+    """Collected while the tests run; written when all have."""
+    collected = Results()
+    yield collected
+    if collected.complete():
+        report.write("channels", collected.markdown())
+        report.write("opened", OPENED)
+
+
+def named(channel: Channel) -> str:
+    return channel.name
+
+
+def test_both_ends_of_every_channel_are_there(program: Path) -> None:
+    listed = subprocess.run([program, "list"], check=True, capture_output=True, text=True).stdout.split()
+    assert sorted(listed) == sorted(channel.name for channel in CHANNELS)
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=named)
+def test_it_works_where_it_must(channel: Channel, world: World, results: Results) -> None:
+    control = results.control(channel, world)
+    if control.absent and not control.evidence:
+        pytest.skip(f"{channel.control.value}: {', '.join(control.absent)}")
+    assert control.evidence, control
+
+
+@pytest.mark.parametrize("relation", Relation, ids=lambda relation: relation.name.lower())
+@pytest.mark.parametrize("channel", CHANNELS, ids=named)
+def test_nothing_crosses(channel: Channel, relation: Relation, world: World, results: Results) -> None:
+    if not results.control(channel, world).evidence:
+        results.cells[channel.name, relation] = NOT_HERE
+        pytest.skip(f"its control does not work here: {results.control(channel, world)}")
+    if relation in channel.by_design:
+        results.cells[channel.name, relation] = BY_DESIGN
+        pytest.skip(f"open on purpose: {channel.by_design[relation]}")
+    crossing = meet(channel.name, *world.target_and_attempt(relation))
+    if channel.known and crossing.evidence:
+        results.cells[channel.name, relation] = KNOWN
+        pytest.xfail(channel.known)
+    assert crossing.evidence == (), crossing
+    results.cells[channel.name, relation] = CLOSED
