@@ -18,8 +18,8 @@ from sysproc.isolation.cgroups import CgroupTree
 from sysproc.linux.files import ficlone
 from sysproc.linux.libc import NR_CLONE3, NR_FSOPEN, NR_MOUNT_SETATTR, NR_OPENAT2, number_of, syscall
 from sysproc.linux.loop import LOOP_CONTROL
-from sysproc.linux.peers import PIDFD_INFO_CGROUPID, pidfd_get_info, so_peerpidfd
 from sysproc.linux.namespaces import CLONE_NEWTIME, clone3
+from sysproc.linux.peers import PIDFD_INFO_CGROUPID, pidfd_get_info, so_peerpidfd
 from sysproc.linux.pidfd import pidfd_getfd
 
 NEEDED = "none: containers cannot be made"

@@ -55,6 +55,7 @@ _ANONYMOUS = (
     "can signal each other with it, bit by bit."
 )
 _LIMIT = MappingProxyType({Relation.PARENT: "a container's limit holds for its whole subtree: what it uses is gone"})
+_FOR_ALL = MappingProxyType({Relation.HOST: "what a process of the host opens to everybody is open to containers"})
 
 SIGNALS = (
     Channel("kill-every-signal", "kill(2), each signal that can be handled", _PID),
@@ -195,7 +196,9 @@ KEYRINGS = (
     Channel("key-named-session", "key in a session keyring with a name", _USER),
     Channel("key-persistent", "key in the persistent keyring", _USER),
     Channel("key-by-serial", "key by its serial number", _USER),
-    Channel("key-by-serial-open-to-all", "key by its number, opened to all (KEYCTL_SETPERM)", _SECCOMP),
+    Channel(
+        "key-by-serial-open-to-all", "key by its number, opened to all (KEYCTL_SETPERM)", _SECCOMP, by_design=_FOR_ALL
+    ),
     Channel("proc-keys", "/proc/keys", _USER),
     Channel("proc-key-users", "/proc/key-users", _USER),
 )

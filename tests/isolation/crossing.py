@@ -6,11 +6,11 @@ the channels `tests.isolation.channels`.
 """
 
 import errno
-import os
 import random
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.isolation.ends import End, Place, Silent
@@ -80,7 +80,7 @@ def cgroups(pid: int) -> set[str]:
 def addresses_of_host() -> Iterator[str]:
     """IPv4 and IPv6 addresses of the host's links."""
     lines = Path("/proc/net/fib_trie").read_text().splitlines()
-    for address, kind in zip(lines, lines[1:], strict=False):
+    for address, kind in pairwise(lines):
         if "host LOCAL" in kind:
             yield address.split()[-1]
     for line in Path("/proc/net/if_inet6").read_text().splitlines():
@@ -109,8 +109,3 @@ def _override(name: str, end: End | None, value: str) -> str:
 def _explained(text: str) -> str:
     *words, number = text.split()
     return f"{' '.join(words)}: {errno.errorcode.get(int(number), 'ok') if int(number) else 'ok'}"
-
-
-def in_vm() -> bool:
-    """Whether these tests run in the virtual machine."""
-    return bool(os.environ.get("SYSPROC_TEST_IN_VM"))

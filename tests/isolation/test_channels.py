@@ -11,26 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolation import report
-from tests.isolation.channels import CHANNELS, FAMILIES, Channel, Control, Relation
-from tests.isolation.conftest import World
+from tests.isolation.channels import CHANNELS, FAMILIES, Channel, Relation
 from tests.isolation.crossing import Crossing, meet
+from tests.isolation.page import table, write_section
+from tests.isolation.world import World
 
 CLOSED, NOT_HERE, BY_DESIGN, KNOWN = "closed", "–", "by design", "**open**"
-INTRODUCTION = """\
-## Between containers: what was tried
-
-Each row is a channel: real code with two ends. In each relation the attempt, as root of its container, knows every
-name, number, address and pid that the other end has, as that end sees it and as the host does. `closed`: nothing
-came across. The control is the same code where it must get across; `–` means that it could not, because the kernel of
-the last run has no such thing, and so nothing is said about it."""
-OPENED = """\
-## What a parent opens on purpose
-
-- **Exec streams**: whoever may act on a container starts processes in it and holds their input, output and signals.
-- **Limits**: a container's memory, processors and processes are those of its subtree; what it uses, its children
-  cannot have. Their own limits keep them from using up what is the parent's.
-- **Verbs**: a parent sees its descendants' processes and exit statuses through the API, freezes and ends them."""
 
 
 class Results:
@@ -51,12 +37,12 @@ class Results:
         return all((one.name, relation) in self.cells for one in CHANNELS for relation in Relation)
 
     def markdown(self) -> str:
-        """The sections of the page."""
+        """The section of the page."""
         heads = ("channel", *(relation.value for relation in Relation), "wall", "control")
-        parts = [INTRODUCTION]
+        parts = []
         for family, channels in FAMILIES.items():
             rows = [self._row(channel) for channel in channels]
-            parts.append(f"### {family}\n\n{report.table(heads, rows)}")
+            parts.append(f"### {family}\n\n{table(heads, rows)}")
         known = {one.known: one.title for one in CHANNELS if KNOWN in self._row(one)}
         parts += ["### What Linux leaves open", *(f"{title}: {why}" for why, title in known.items())] if known else []
         return "\n\n".join(parts)
@@ -74,16 +60,15 @@ def results() -> Iterator[Results]:
     collected = Results()
     yield collected
     if collected.complete():
-        report.write("channels", collected.markdown())
-        report.write("opened", OPENED)
+        write_section("channels", collected.markdown())
 
 
 def named(channel: Channel) -> str:
     return channel.name
 
 
-def test_both_ends_of_every_channel_are_there(program: Path) -> None:
-    listed = subprocess.run([program, "list"], check=True, capture_output=True, text=True).stdout.split()
+def test_both_ends_of_every_channel_are_there(battery: Path) -> None:
+    listed = subprocess.run([battery, "list"], check=True, capture_output=True, text=True).stdout.split()
     assert sorted(listed) == sorted(channel.name for channel in CHANNELS)
 
 

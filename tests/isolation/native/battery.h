@@ -38,7 +38,7 @@ void received(const void *data, long size);
 /* -- the attempt */
 const char *given(const char *name, int index); /* hints, and what else the test knows; NULL at the end */
 void learned(const void *data, long size);
-void search(const void *data, long size); /* learned, if there is a marker in it */
+void search(const void *data, long size); /* learned, if there is a marker in it, or a given needle */
 void search_file(const char *path);
 void tried(const char *what, const char *on, long result);
 void held(void); /* returns when the target has been asked */

@@ -111,6 +111,9 @@ void search(const void *data, long size)
 {
 	const char *at = data, *end = at + size;
 
+	for each("needle", needle)
+		if (size > 0 && memmem(data, (size_t)size, needle, strlen(needle)))
+			say("learned", needle, (long)strlen(needle));
 	while (end - at >= 11 && (at = memmem(at, (size_t)(end - at), "ss-", 3)) != NULL && end - at >= 11) {
 		say("learned", at, 11);
 		at += 3;
