@@ -117,7 +117,7 @@ NAMESPACES = (
     Channel("hostname", "sethostname(2)", _UTS),
     Channel("domainname", "setdomainname(2)", _UTS),
     Channel("sysctl-kernel-msgmax", "sysctl kernel.msgmax", _IPC),
-    Channel("sysctl-net-somaxconn", "sysctl net.core.somaxconn", _NET),
+    Channel("sysctl-net-ipv4", "sysctl net.ipv4.tcp_max_syn_backlog", _NET),
     Channel("sysctl-user-namespaces", "sysctl user.max_mnt_namespaces", _USER),
     Channel("sysctl-mqueue", "sysctl fs.mqueue.queues_max", _IPC),
 )
@@ -203,7 +203,7 @@ KEYRINGS = (
     Channel("proc-key-users", "/proc/key-users", _USER),
 )
 KERNEL = (
-    Channel("perf_event_open", "perf_event_open(2) of a pid", _SECCOMP, _OPEN),
+    Channel("perf_event_open", "perf_event_open(2) of a pid", _SECCOMP, _ON_HOST),
     Channel("bpf-map-by-id", "bpf(2), a map by its id", _SECCOMP, _ON_HOST),
     Channel("bpf-map-pinned", "bpf(2), a pinned map", _SECCOMP, _ON_HOST),
     Channel("io_uring", "io_uring, opening a file behind the filter", _SECCOMP, _OPEN),

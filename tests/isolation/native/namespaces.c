@@ -241,7 +241,7 @@ static void change_sysctl(const char *path)
 	pwrite(fd, before, strlen(before), 0);
 }
 
-static const char ipc_sysctl[] = "/proc/sys/kernel/msgmax", net_sysctl[] = "/proc/sys/net/core/somaxconn",
+static const char ipc_sysctl[] = "/proc/sys/kernel/msgmax", net_sysctl[] = "/proc/sys/net/ipv4/tcp_max_syn_backlog",
 		  user_sysctl[] = "/proc/sys/user/max_mnt_namespaces", queue_sysctl[] = "/proc/sys/fs/mqueue/queues_max";
 
 #define SYSCTL(name) \
@@ -262,7 +262,7 @@ const struct channel namespaces[] = {
 	{ "hostname", watches_hostname, change_hostname },
 	{ "domainname", watches_domainname, change_domainname },
 	{ "sysctl-kernel-msgmax", watches_ipc_sysctl, change_ipc_sysctl },
-	{ "sysctl-net-somaxconn", watches_net_sysctl, change_net_sysctl },
+	{ "sysctl-net-ipv4", watches_net_sysctl, change_net_sysctl },
 	{ "sysctl-user-namespaces", watches_user_sysctl, change_user_sysctl },
 	{ "sysctl-mqueue", watches_queue_sysctl, change_queue_sysctl },
 	{ 0 },
