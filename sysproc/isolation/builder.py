@@ -40,6 +40,7 @@ from sysproc.linux.namespaces import (
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWTIME,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
     clone3,
@@ -157,7 +158,7 @@ def bear_as(base: int, live: Callable[[socket.socket], NoReturn], cgroup_fd: int
     set_securebits(SECBIT_NO_SETUID_FIXUP)
     os.setresgid(-1, base, -1)
     os.setresuid(-1, base, -1)
-    pid, pidfd = clone3(_NAMESPACES, cgroup_fd=cgroup_fd)
+    pid, pidfd = clone_into_namespaces(cgroup_fd)
     if pid == 0:
         ours.close()
         _live(theirs, live)
@@ -166,6 +167,19 @@ def bear_as(base: int, live: Callable[[socket.socket], NoReturn], cgroup_fd: int
     set_pdeathsig(signal.SIGKILL)  # a change of ids has cleared it
     theirs.close()
     return Born(pid, pidfd, ours)
+
+
+def clone_into_namespaces(cgroup_fd: int | None) -> tuple[int, int]:
+    """clone3 with a time namespace, too: locks and watches on the file of a shared one cross.
+
+    EINVAL: the kernel has none, or its clone3 does not know that flag (before Linux 6.4 and 6.1.23).
+    """
+    try:
+        return clone3(_NAMESPACES | CLONE_NEWTIME, cgroup_fd=cgroup_fd)
+    except OSError as failure:
+        if failure.errno != errno.EINVAL:
+            raise
+        return clone3(_NAMESPACES, cgroup_fd=cgroup_fd)
 
 
 def _live(go: socket.socket, live: Callable[[socket.socket], NoReturn]) -> NoReturn:

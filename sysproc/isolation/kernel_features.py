@@ -18,12 +18,14 @@ from sysproc.isolation.cgroups import CgroupTree
 from sysproc.linux.files import ficlone
 from sysproc.linux.libc import NR_CLONE3, NR_FSOPEN, NR_MOUNT_SETATTR, NR_OPENAT2, number_of, syscall
 from sysproc.linux.loop import LOOP_CONTROL
+from sysproc.linux.namespaces import CLONE_NEWTIME, clone3
 from sysproc.linux.peers import PIDFD_INFO_CGROUPID, pidfd_get_info, so_peerpidfd
 from sysproc.linux.pidfd import pidfd_getfd
 
 NEEDED = "none: containers cannot be made"
 _ABSENT = (errno.ENOSYS, errno.ENOTTY, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOENT, errno.EPERM)
 _KEYCTL_NOTHING = 0xFFFF
+_NO_FD = 0x7FFFFFFF
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,16 @@ def _namespace(name: str) -> Callable[[Where], None]:
 
 def _clone3(_: Where) -> None:
     syscall("clone3", NR_CLONE3, 0, 0)
+
+
+def _clone_newtime(_: Where) -> None:
+    """No child is born: the cgroup is none, which the kernel sees after it has looked at the flags."""
+    try:
+        clone3(CLONE_NEWTIME, cgroup_fd=_NO_FD)
+    except OSError as failure:
+        if failure.errno == errno.EINVAL:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "CLONE_NEWTIME") from None
+        raise
 
 
 def _mount_setattr(_: Where) -> None:
@@ -164,6 +176,7 @@ FEATURES = (
     Feature("user namespaces", "3.8", NEEDED, _namespace("user")),
     Feature("cgroup namespaces", "4.6", NEEDED, _namespace("cgroup")),
     Feature("seccomp filters", "3.17", NEEDED, _seccomp),
+    Feature("time namespaces", "6.1.23", "the host's is shared: locks of its file in /proc are seen", _clone_newtime),
     Feature("ext4, fsopen(2)", "5.2", NEEDED, _ext4),
     Feature("clone3(2)", "5.3", NEEDED, _clone3),
     Feature("pidfd_getfd(2)", "5.6", NEEDED, _pidfd_getfd),

@@ -2,7 +2,8 @@
 
     default   all is allowed but what has no namespace, or reaches around one: the host's kernel (kexec, modules, bpf,
               perf, its log and clock), its disks (swap, quota, accounting, file handles), socket families without
-              namespaces, io_uring (whose requests no filter sees), and request_key's programs on the host
+              namespaces, io_uring (whose requests no filter sees), request_key's programs on the host, and to open a
+              key to everybody (keys are found by number, in all namespaces)
     strict    for hostile code: moreover no nested user namespaces, keys, userfaultfd, packet filters or packet
               sockets, no terminal input for others, no 32-bit ABI, no call that is newer than our last review
     open      no filter
@@ -59,6 +60,7 @@ _SOL_IP, _SOL_IPV6 = 0, 41
 # setsockopt(2): replacing the tables of iptables and ip6tables; of arptables and ebtables (linux/netfilter*.h).
 _XT_SET_REPLACE, _ARPT_SET_REPLACE, _EBT_SET_ENTRIES = 64, 96, 128
 _SYS_SOCKET, _SYS_SOCKETPAIR = 1, 8  # socketcall(2)
+_KEYCTL_SETPERM, _KEY_OTH_ALL = 5, 0x3F  # linux/keyctl.h; the permissions of who is neither owner nor in its group
 _PER_LINUX, _PER_LINUX32, _UNAME26, _PER_QUERY = 0x0, 0x8, 0x20000, 0xFFFFFFFF
 _PER_MASK = 0xFF
 
@@ -112,6 +114,12 @@ def _without_callout() -> Piece:
     return load_argument(2) + if_equal(0, load_argument(2, high=True) + if_equal(0, ALLOW, refused), refused)
 
 
+def _no_key_for_everybody() -> Piece:
+    """keyctl(2): a key's number means the same in every container, so nobody's key may be for everybody."""
+    of_permissions = load_argument(2) + if_any_bit(_KEY_OTH_ALL, refuse(errno.EACCES), ALLOW)
+    return load_argument(0) + if_equal(_KEYCTL_SETPERM, of_permissions, ALLOW)
+
+
 def _personality(*, exactly: bool) -> Piece:
     """personality(2): Linux only, with any flags (gdb, setarch); or as every container engine has it."""
     if exactly:
@@ -140,6 +148,7 @@ DEFAULT: Rules = {
     "socketpair": _of_family(FAMILIES),
     # i386: the family is in memory, where a filter cannot look. Programs since 2015 use the calls above.
     "socketcall": load_argument(0) + if_among((_SYS_SOCKET, _SYS_SOCKETPAIR), _NO_FAMILY, ALLOW),
+    "keyctl": _no_key_for_everybody(),
     "personality": _personality(exactly=False),
     "request_key": _without_callout(),
 }

@@ -5,12 +5,15 @@ Containers are shared by the tests of a module: what each one tries does not dep
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sysproc_client import Client
+from tests.compiled import compiled
 from tests.debian.root import debian_root, why_not
 from tests.e2e.daemon import RunningDaemon
+from tests.isolation.world import World
 from tests.leaks import leak_check
 
 
@@ -57,3 +60,18 @@ def debian(client: Client) -> str:
         pytest.skip(reason)
     client.images.import_("debian", debian_root())
     return "debian"
+
+
+@pytest.fixture(scope="session")
+def battery() -> Path:
+    """The compiled program of both ends of all channels; static, since the image has no libc."""
+    program = compiled(Path(__file__).with_name("native"))
+    if program is None:
+        pytest.skip("no C compiler here")
+    return program
+
+
+@pytest.fixture(scope="module")
+def world(client: Client, battery: Path) -> World:
+    """Containers in each relation."""
+    return World(client, battery)

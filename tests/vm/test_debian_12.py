@@ -1,4 +1,4 @@
-"""The kernel and e2e tests on the oldest supported kernel: Debian 12's 6.1, cgroup v2, systemd as PID 1.
+"""The kernel, e2e and isolation tests on the oldest supported kernel: Debian 12's 6.1, cgroup v2, systemd as PID 1.
 
 `--vm=short`, the default, takes a few minutes; `--vm=full` (`make test-vm`) runs everything. What the machine
 is made of is in `tests.vm.image`.
@@ -15,14 +15,14 @@ from tests.vm.machine import run_tests
 
 # Emulation is ten times slower: budgets of time say nothing there, and what takes long need not hang.
 OPTIONS = ("-q", "--timeout=900")
-SUITES = ("kernel", "e2e")
+SUITES = ("kernel", "e2e", "isolation")
 SELECTION = {"short": "vm and not timing", "full": "not timing"}
 TIMEOUT_S = {"short": 1200, "full": 7200}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S["full"] + 600)
-def test_kernel_and_e2e_tests_pass_on_the_oldest_kernel(
+def test_kernel_e2e_and_isolation_tests_pass_on_the_oldest_kernel(
     debian_12: Image, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     extent: str = request.config.getoption("--vm")

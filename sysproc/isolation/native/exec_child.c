@@ -33,6 +33,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
 enum {
 	NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
 	NULL_DEVICE = 1 << 8 | 3, PTMX_DEVICE = 5 << 8 | 2,    /* major << 8 | minor, while both are small */
@@ -305,6 +309,16 @@ static _Noreturn void search_and_execute(struct spec *spec)
 	explain_execve(name, seen);
 }
 
+/* EINVAL: a kernel without time namespaces; nothing was joined then. */
+static void join_namespaces(void)
+{
+	if (setns(INIT_FD, NAMESPACES | CLONE_NEWTIME) < 0) {
+		if (errno != EINVAL)
+			fail(STEP_NAMESPACES, errno, CANNOT_EXECUTE);
+		must(setns(INIT_FD, NAMESPACES), STEP_NAMESPACES);
+	}
+}
+
 _Noreturn void child_main(struct spec *spec, const struct ends *ends)
 {
 	struct user user;
@@ -315,7 +329,7 @@ _Noreturn void child_main(struct spec *spec, const struct ends *ends)
 	reset_oom_score();
 	set_limits(spec);
 	join_own_keyring();
-	must(setns(INIT_FD, NAMESPACES), STEP_NAMESPACES);
+	join_namespaces();
 	stay_hidden();
 	take_stdio(spec, ends);
 	find_user(spec, &user);
