@@ -3,7 +3,7 @@
  * output (exec_pump.c) until it ends. It stays outside, in the launcher's cgroup and the host's namespaces, and
  * needs neither launcher nor daemon any more.
  *
- *     spec ─▶ pipes ─▶ own children are of init's PID namespace ─▶ clone3 into the cgroup ─▶ pump ─▶ exit
+ *     spec ─▶ pipes ─▶ inside (exec_enter.c) ─▶ clone3 into the cgroup ─▶ outside again ─▶ pump ─▶ exit
  *               └──────────── any failure: into the state page, PHASE_DONE ────────────────────────▶
  */
 #include "exec.h"
@@ -88,30 +88,40 @@ static int make_ends(const struct spec *spec, struct ends *ends)
 		|| make_pipe(&ends->stderr_ours, &ends->stderr_theirs, spec->host_uid) < 0 ? -1 : 0;
 }
 
+/* What the child needs of the host's files, while we see them. */
+static int open_cgroups(struct spec *spec, int *cgroup)
+{
+	for (uint32_t i = 0; i < spec->task_count; i++) {
+		spec->task_fds[i] = open(spec->tasks[i], O_WRONLY | O_CLOEXEC);
+		if (spec->task_fds[i] < 0) {
+			put_text(STATE_PATH_TEXT, spec->tasks[i]);
+			return -1;
+		}
+	}
+	*cgroup = *spec->cgroup ? open(spec->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	return *spec->cgroup && *cgroup < 0 ? -1 : 0;
+}
+
+static void close_cgroups(const struct spec *spec, int cgroup)
+{
+	for (uint32_t i = 0; i < spec->task_count; i++)
+		close(spec->task_fds[i]);
+	if (cgroup >= 0)
+		close(cgroup);
+}
+
 /* Into the cgroup of version 2 at birth: no migration, no grace period. Returns as fork(2) does. */
-static pid_t bear(const struct spec *spec, int *pidfd)
+static pid_t bear(int cgroup, int *pidfd)
 {
 	struct clone_args args = {
 		.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd, .exit_signal = SIGCHLD,
 	};
-	int cgroup = -1;
-	pid_t pid;
 
-	if (*spec->cgroup) {
-		cgroup = open(spec->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (cgroup < 0)
-			return -1;
+	if (cgroup >= 0) {
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup;
 	}
-	pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
-	if (pid && cgroup >= 0) {
-		int number = errno;
-
-		close(cgroup);
-		errno = number;
-	}
-	return pid;
+	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
 static char *last_parenthesis(char *text)
@@ -140,8 +150,8 @@ static uint64_t start_time(pid_t pid)
 	char *at;
 	int fd;
 
-	*add_text(add_number(add_text(path, "/proc/"), (unsigned)pid), "/stat") = 0;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	*add_text(add_number(path, (unsigned)pid), "/stat") = 0;
+	fd = open_at_host_proc(path, O_RDONLY);
 	got = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
 	close(fd);
 	text[got > 0 ? got : 0] = 0;
@@ -154,7 +164,7 @@ static uint64_t start_time(pid_t pid)
 /* What the child got and the supervisor does not use. */
 static void let_go(struct ends *ends)
 {
-	int theirs[] = { ends->stdin_theirs, ends->stderr_theirs, ends->terminal_theirs, SPEC_FD, INIT_FD };
+	int theirs[] = { ends->stdin_theirs, ends->stderr_theirs, ends->terminal_theirs, SPEC_FD };
 
 	for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
 		if (theirs[i] >= 0)
@@ -169,7 +179,7 @@ int exec_main(void)
 {
 	struct spec spec;
 	struct ends ends;
-	int pidfd = -1;
+	int pidfd = -1, cgroup;
 	pid_t pid;
 
 	hide_and_name("sysproc-exec");
@@ -181,15 +191,20 @@ int exec_main(void)
 	put(STATE_SUPERVISOR_PID, (uint64_t)getpid());
 	if (read_spec(&spec) < 0)
 		return not_started(STEP_SPEC, EINVAL);
-	if (chdir("/") < 0 || make_ends(&spec, &ends) < 0)
+	if (chdir("/") < 0 || look_around() < 0 || make_ends(&spec, &ends) < 0)
 		return not_started(STEP_PIPES, errno);
-	if (setns(INIT_FD, CLONE_NEWPID) < 0)
+	if (open_cgroups(&spec, &cgroup) < 0)
+		return not_started(STEP_CGROUP, errno);
+	if (step_inside() < 0)
 		return not_started(STEP_ENTER_PIDS, errno);
-	pid = bear(&spec, &pidfd);
-	if (pid < 0)
-		return not_started(STEP_CLONE, errno);
+	pid = bear(cgroup, &pidfd);
 	if (!pid)
 		child_main(&spec, &ends);
+	if (step_outside() < 0)
+		return 1;
+	if (pid < 0)
+		return not_started(STEP_CLONE, errno);
+	close_cgroups(&spec, cgroup);
 	put(STATE_PID_START, start_time(pid));
 	put(STATE_PID, (uint64_t)pid);
 	put(STATE_STARTED_NS, now_ns());

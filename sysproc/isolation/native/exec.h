@@ -23,7 +23,7 @@ enum {
 	STDIN_FD = 7,    /* with FLAG_STDIN or a terminal */
 	WAKE_FD = 8,     /* eventfds: look at the state page and at the size of the stdin file */
 	NEWS_FD = 9,
-	INIT_FD = 10,    /* the container's init, a pidfd; closed once the child runs */
+	INIT_FD = 10,    /* the container's init, a pidfd */
 };
 
 /*
@@ -83,6 +83,9 @@ enum step {
 };
 enum { CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
 
+/* More hierarchies of version 1 than the kernel has controllers. */
+enum { MOST_TASKS = 32 };
+
 struct limit {
 	uint64_t resource, soft, hard;
 };
@@ -97,6 +100,8 @@ struct spec {
 	char **environment;        /* with room for one more */
 	uint32_t environment_count;
 	char **tasks;
+	uint32_t task_count;
+	int task_fds[MOST_TASKS];  /* open, in the order of tasks: the child has another root */
 	const char *directory, *cgroup;
 };
 
@@ -138,6 +143,10 @@ static inline void put(unsigned slot, uint64_t value)
 extern char scratch[262144];
 
 int read_spec(struct spec *spec);
+int look_around(void);
+int step_inside(void);
+int step_outside(void);
+int open_at_host_proc(const char *path, int flags);
 _Noreturn void child_main(struct spec *spec, const struct ends *ends);
 _Noreturn void fail(enum step step, int number, int code);
 void put_text(unsigned at, const char *text);

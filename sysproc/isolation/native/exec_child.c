@@ -1,8 +1,9 @@
 /*
- * The child: from its birth in the container's PID namespace and cgroup to the execve of what was asked for.
+ * The child: from its birth to the execve of what was asked for. It is born where it can be seen from inside: in the
+ * container's PID namespace, with its mounts, its network and its cgroup (exec_enter.c).
  *
- *     outside, as root     version 1 cgroups, oom_score_adj, limits, a keyring that is not the launcher's
- *     setns                all namespaces of init at once; from here on the container's files are what it sees
+ *     as the host's root   version 1 cgroups, oom_score_adj, limits, a keyring that is not the launcher's
+ *     setns                the other namespaces of init, its users first
  *     inside, as its root  session, terminal or pipes, groups, keyring, signals, no other fds, seccomp
  *     as the user          working directory, search in PATH, execve
  *
@@ -38,7 +39,7 @@
 #endif
 
 enum {
-	NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
+	NAMESPACES = CLONE_NEWUSER | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
 	NULL_DEVICE = 1 << 8 | 3, PTMX_DEVICE = 5 << 8 | 2,    /* major << 8 | minor, while both are small */
 };
 
@@ -68,23 +69,19 @@ static void must(long result, enum step step)
  * "0" to `tasks` moves the writer alone. Unlike any write to `cgroup.procs` that waits for no grace period of RCU
  * (Linux 5.5, 9a3284fad42f6): 0.05 ms a hierarchy instead of 5 to 20 for the first.
  */
-static void join_cgroups(char **tasks)
+static void join_cgroups(const struct spec *spec)
 {
-	for (; *tasks; tasks++) {
-		int fd = open(*tasks, O_WRONLY | O_CLOEXEC);
-
-		if (fd < 0 || write(fd, "0", 1) != 1) {
-			put_text(STATE_PATH_TEXT, *tasks);
+	for (uint32_t i = 0; i < spec->task_count; i++)
+		if (write(spec->task_fds[i], "0", 1) != 1) {
+			put_text(STATE_PATH_TEXT, spec->tasks[i]);
 			fail(STEP_CGROUP, errno, CANNOT_EXECUTE);
 		}
-		close(fd);
-	}
 }
 
 /* Where the launcher is spared by the OOM killer, what runs in containers is not. */
 static void reset_oom_score(void)
 {
-	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+	int fd = open_at_host_proc("self/oom_score_adj", O_RDWR);
 	char now[8];
 
 	if (fd < 0)
@@ -325,7 +322,7 @@ _Noreturn void child_main(struct spec *spec, const struct ends *ends)
 
 	put(STATE_PID_INSIDE, (uint64_t)syscall(SYS_getpid));
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	join_cgroups(spec->tasks);
+	join_cgroups(spec);
 	reset_oom_score();
 	set_limits(spec);
 	join_own_keyring();

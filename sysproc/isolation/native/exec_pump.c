@@ -284,8 +284,13 @@ static void feed(void)
 /* Born in the container's PID namespace, so that a group that ended meanwhile cannot be one of the host. */
 static void signal_foreground(int number)
 {
-	pid_t group = 0, envoy = fork();
+	pid_t group = 0, envoy;
 
+	if (step_inside() < 0)
+		return;
+	envoy = fork();
+	if (envoy && step_outside() < 0)
+		_exit(1);
 	if (envoy < 0)
 		return;
 	if (!envoy) {

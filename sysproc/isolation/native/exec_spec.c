@@ -38,6 +38,7 @@ static int take_all_strings(struct spec *spec, const uint32_t *words, char *at, 
 	if (!last || at != end)
 		return -1;
 	spec->environment_count = words[SPEC_ENVIRONMENT];
+	spec->task_count = words[SPEC_TASKS];
 	spec->directory = last[0];
 	spec->cgroup = last[1];
 	return 0;
@@ -49,7 +50,7 @@ static bool counts_fit(const uint32_t *words, uint64_t size)
 		+ words[SPEC_FILTER] * UINT64_C(8) + words[SPEC_STRING_BYTES];
 
 	return words[SPEC_MAGIC] == SPEC_MAGIC_VALUE && words[SPEC_SIZE] == size && all == size
-		&& words[SPEC_FILTER] <= UINT16_MAX && words[SPEC_ARGV] >= 1
+		&& words[SPEC_FILTER] <= UINT16_MAX && words[SPEC_ARGV] >= 1 && words[SPEC_TASKS] <= MOST_TASKS
 		&& (uint64_t)words[SPEC_ARGV] + words[SPEC_ENVIRONMENT] + words[SPEC_TASKS] + 2 <= words[SPEC_STRING_BYTES];
 }
 
