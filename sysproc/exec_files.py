@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from sysproc.errors import AlreadyExists, NotFound
+from sysproc.exec_left_behind import end_left_behind
 from sysproc.isolation.exec_state import Phase, Slot, StatePage
 from sysproc.undo import Undo
 
@@ -150,6 +151,7 @@ class ExecFiles:
         if page.phase is Phase.NEW and not page[Slot.PID]:
             page.close()
             raise not_found(self.exec_id)
+        end_left_behind(page)
         page.end_killed(self._size("stdout"), self._size("stderr"), time.time_ns())
         return page
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sysproc.exec_files import Asked, ExecFiles, OpenFiles
+from sysproc.exec_left_behind import end_left_behind
 from sysproc.exec_reader import SharedOutput
 from sysproc.isolation.exec_spec import Fd
 from sysproc.isolation.exec_state import Phase, ProcessEnd, Slot, StatePage
@@ -86,6 +87,7 @@ class HeldExec:
     def _supervisor_ended(self) -> None:
         if self.page.phase is not Phase.DONE:
             sizes = {stream: output.spool.size for stream, output in self.outputs.items()}
+            end_left_behind(self.page)
             self.page.end_killed(sizes["stdout"], sizes.get("stderr", 0), time.time_ns())
         self._hang_up()
         self.tell()

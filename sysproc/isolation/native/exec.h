@@ -146,6 +146,10 @@ int read_spec(struct spec *spec);
 int look_around(void);
 int step_inside(void);
 int step_outside(void);
+/* In the child: no fds of ours but one, at SUPERVISOR_FD, that tells whether we live; and what it is for. */
+enum { SUPERVISOR_FD = 3 };
+int keep_only_supervisor(void);
+void die_with_supervisor(void);
 int open_at_host_proc(const char *path, int flags);
 _Noreturn void child_main(struct spec *spec, const struct ends *ends);
 _Noreturn void fail(enum step step, int number, int code);

@@ -246,12 +246,15 @@ static void load_filter(const struct spec *spec)
 		must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), STEP_SECCOMP);
 }
 
-/* From now on it dies with the supervisor, without which nobody would ever know of it or end it. */
+/*
+ * From now on it dies with the supervisor, without which nobody would ever know of it or end it. (Not if it is set-uid:
+ * the kernel forgets the signal then. The daemon ends that one, by STATE_PID.)
+ */
 static void become_user(const struct spec *spec)
 {
 	must(setresuid(spec->uid, spec->uid, spec->uid), STEP_USER);
 	stay_hidden();
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	die_with_supervisor();
 	must(chdir(spec->directory), STEP_DIRECTORY);
 }
 
@@ -335,7 +338,7 @@ _Noreturn void child_main(struct spec *spec, const struct ends *ends)
 	join_own_keyring();
 	umask(022);
 	reset_signals();
-	close_range(3, ~0u, 0);
+	must(keep_only_supervisor(), STEP_STDIO);
 	load_filter(spec);
 	become_user(spec);
 	search_and_execute(spec);

@@ -13,12 +13,14 @@
 #include "exec.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int host_mounts = -1, host_network = -1, host_proc = -1;
+static int host_mounts = -1, host_network = -1, host_proc = -1, ourselves = -1;
 
 int open_at_host_proc(const char *path, int flags)
 {
@@ -30,7 +32,23 @@ int look_around(void)
 	host_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	host_network = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	host_proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return host_mounts < 0 || host_network < 0 || host_proc < 0 ? -1 : 0;
+	ourselves = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	return host_mounts < 0 || host_network < 0 || host_proc < 0 || ourselves < 0 ? -1 : 0;
+}
+
+int keep_only_supervisor(void)
+{
+	return dup2(ourselves, SUPERVISOR_FD) < 0 ? -1 : close_range(SUPERVISOR_FD + 1, ~0u, 0);
+}
+
+void die_with_supervisor(void)
+{
+	struct pollfd supervisor = { SUPERVISOR_FD, POLLIN, 0 };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (poll(&supervisor, 1, 0))
+		_exit(CANNOT_EXECUTE);
+	close(SUPERVISOR_FD);
 }
 
 int step_inside(void)
