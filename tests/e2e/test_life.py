@@ -6,7 +6,7 @@ import pytest
 
 from sysproc_client import AlreadyExists, Client, Container, FailedPrecondition, InvalidArgument, NotFound
 from tests.e2e.daemon import RunningDaemon
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -48,7 +48,8 @@ def test_the_limits_of_a_stopped_parent_hold_for_its_children_and_change_for_the
 
 def test_memory_beyond_the_limit_ends_the_process_not_the_host(client: Client) -> None:
     box = client.create(memory="32M")
-    hog = box.run(["sh", "-c", "head -c 200000000 /dev/zero | tail -c 199000000 > /dev/null; exit $?"], timeout=60)
+    script = "head -c 200000000 /dev/zero | tail -c 199000000 > /dev/null; exit $?"
+    hog = box.run(["sh", "-c", script], timeout=4 * PATIENCE_S)
     assert hog.exit_code or hog.signal
     assert box.run(["true"]).exit_code == 0, "the container lives on"
 
