@@ -1,38 +1,34 @@
-"""Destroying subtrees: the steps, in batches, each finished at the next start if the service dies in between.
+"""Destroying subtrees: marked at once, killed at once, taken apart; finished at the next start if the service dies.
 
-    mark all (one transaction) -> kill all by the top cgroup -> deepest level first, in batches:
-        processes gone, socket, cgroups, files, uid range of each -> rows of the batch (one transaction) -> reported
+    mark all (one transaction), no more calls from inside -> kill all by the top cgroup -> `sysproc.cascade`, which gives
+    back what each had, deepest first -> rows of those that are gone (one transaction a batch) -> reported
 
 One that is stuck (a process in the kernel's disk sleep) holds up its ancestors only. The record that callers watch is
-in `sysproc.destruction`, the steps for one container in `sysproc.take_apart`.
+in `sysproc.destruction`.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 from sqlalchemy import Connection
 
+from sysproc.cascade import Cascade
 from sysproc.destruction import Destruction
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
 from sysproc.once import TaskOwner
 from sysproc.running import RunningContainers
-from sysproc.states import State
-from sysproc.storage import hierarchy, requests
+from sysproc.storage import doomed, hierarchy, requests
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.requests import RequestKey
-from sysproc.take_apart import take_apart
 from sysproc.to_end import to_end
 
 log = structlog.get_logger()
 
-BATCH = 32
-
-Stuck = tuple[ContainerRow, str]
 Path = tuple[str, ...]
 
 
@@ -59,10 +55,12 @@ class Destructions:
         if under_way is not None:
             return under_way
         path = await self._path(container_id)
-        doomed = await self._host.database.write(lambda c: hierarchy.begin_destroy(c, container_id))
+        rows = await self._host.database.write(lambda c: doomed.begin_destroy(c, container_id))
         failpoint("containers.destroy.after_mark")
-        destruction = Destruction(doomed)
+        destruction = Destruction(rows)
         self._under_way.append(destruction)
+        for row in rows:
+            self._host.sockets.remove(row.id)
         self._tasks.start(self._run(destruction, path, request))
         return destruction
 
@@ -75,68 +73,40 @@ class Destructions:
             await to_end(self._host.cgroups.open(top).kill)
             failpoint("containers.destroy.after_kill")
             paths = full_paths(destruction.doomed, top)
-            for batch in batches(destruction.doomed, paths):
-                await self._destroy_batch(destruction, batch, paths, request)
+            cascade = Cascade(self._host, self._held, self._locks, destruction.doomed, paths)
+            await cascade.run(lambda gone: self._record(destruction, gone, request))
+            await destruction.report((), cascade.stuck)
         except Exception as failure:
             log.exception("destroy failed", container=top[-1])
-            await destruction.report((), [(row, str(failure)) for row in destruction.doomed[-1:]])
+            await destruction.report((), [(destruction.doomed[-1], reason_of(failure))])
         finally:
             self._under_way.remove(destruction)
             await destruction.finish()
 
-    async def _destroy_batch(
-        self,
-        destruction: Destruction,
-        batch: Sequence[ContainerRow],
-        paths: dict[int, Path],
-        request: RequestKey | None,
+    async def _record(
+        self, destruction: Destruction, gone: Sequence[ContainerRow], request: RequestKey | None
     ) -> None:
-        results = await asyncio.gather(*(self._take_apart(row, paths[row.id]) for row in batch))
-        gone = [row for row, why in results if why is None]
-        complete = destruction.doomed[-1] in gone
-        remembered = (request, destruction.doomed) if request is not None and complete else None
-        await self._host.database.write(lambda c: delete_rows(c, gone, remembered))
+        """Delete the rows of those that are gone and, with the last, remember the answer to the request."""
+        remembered = request if destruction.doomed[-1] in gone else None
+
+        def write(connection: Connection) -> None:
+            doomed.delete_doomed(connection, gone)
+            if remembered is not None:
+                requests.remember(connection, remembered, msgspec.json.encode(list(destruction.doomed)))
+
+        await self._host.database.write(write)
         failpoint("containers.destroy.after_delete")
-        await destruction.report(gone, [(row, why) for row, why in results if why is not None])
-
-    async def _take_apart(self, row: ContainerRow, path: Path) -> tuple[ContainerRow, str | None]:
-        try:
-            async with self._locks.setdefault(row.id, asyncio.Lock()):
-                await take_apart(self._host, self._held, row, path)
-        except Exception as failure:
-            log.warning("container cannot be destroyed yet", container=path[-1], error=str(failure))
-            return row, str(failure) or type(failure).__name__
-        return row, None
+        await destruction.report(gone)
 
 
-def delete_rows(
-    connection: Connection,
-    gone: Sequence[ContainerRow],
-    remembered: tuple[RequestKey, Sequence[ContainerRow]] | None,
-) -> None:
-    """Delete the rows of one batch and, with the last, remember the answer to the request."""
-    for row in gone:
-        hierarchy.delete_container(connection, row.id, only_in=(State.DESTROYING,))
-    if remembered is not None:
-        request, doomed = remembered
-        requests.remember(connection, request, msgspec.json.encode(list(doomed)))
+def reason_of(failure: Exception) -> str:
+    """For people; of several that failed at the same time the first."""
+    return reason_of(failure.exceptions[0]) if isinstance(failure, ExceptionGroup) else str(failure)
 
 
-def full_paths(doomed: Sequence[ContainerRow], top: Path) -> dict[int, Path]:
+def full_paths(rows: Sequence[ContainerRow], top: Path) -> dict[int, Path]:
     """The path of ids of each doomed container; the last one is the top itself."""
-    paths = {doomed[-1].id: top}
-    for row in reversed(doomed[:-1]):
+    paths = {rows[-1].id: top}
+    for row in reversed(rows[:-1]):
         paths[row.id] = (*paths[row.parent_id or 0], to_hex(row.id))
     return paths
-
-
-def batches(doomed: Sequence[ContainerRow], paths: dict[int, Path]) -> Iterator[list[ContainerRow]]:
-    """Groups of containers of one depth, so that within a group the order does not matter."""
-    batch: list[ContainerRow] = []
-    for row in doomed:
-        if batch and (len(batch) == BATCH or len(paths[row.id]) != len(paths[batch[0].id])):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

@@ -2,11 +2,11 @@
 
     begin (all rows are marked in one transaction: from here on nothing of it can be used)
       -> the kernel kills the whole subtree by its top cgroup, frozen or not
-      -> per member, deepest first: init gone, socket, cgroups, files, uid range, row   -> Destroyed
+      -> per member, deepest first: init gone, cgroups, uid range, files, row           -> Destroyed
       -> the last one                                                                    -> done
 
 A caller that goes away changes nothing: the daemon's task group owns the work, callers only watch.
-Only the record of the progress belongs here; the steps are in `sysproc.take_apart`.
+Only the record of the progress belongs here; the work is in `sysproc.cascade`.
 """
 
 import asyncio
@@ -59,8 +59,8 @@ class Destruction:
     def _stuck_error(self) -> Unavailable:
         names = "; ".join(f"{row.id:016x}: {why}" for row, why in self._stuck)
         return Unavailable(
-            f"{len(self._stuck)} of {len(self.doomed)} containers could not be destroyed yet.",
-            details=f"{names}.",
+            f"{len(self.doomed) - len(self._gone)} of {len(self.doomed)} containers could not be destroyed yet.",
+            details=f"{names}. What is above them stays as well.",
             resolution="Destroy again; the service also tries again when it starts.",
             reason="DESTROY_INCOMPLETE",
         )

@@ -47,6 +47,7 @@ class RunningContainers:
 
     def __init__(self, on_end: Callable[[int], None]) -> None:
         self._held: dict[int, RunningContainer] = {}
+        self._expected: set[int] = set()
         self._on_end = on_end
 
     def __len__(self) -> int:
@@ -82,10 +83,17 @@ class RunningContainers:
         container = self._held[container_id]
         asyncio.get_running_loop().remove_reader(container.keeper_pidfd)
         container.ended.set()
-        self._on_end(container_id)
+        if container_id not in self._expected:
+            self._on_end(container_id)
+
+    def expect_end(self, container_id: int) -> None:
+        """It is about to end, and who waits for `ended` does the rest: `on_end` is not called."""
+        if container_id in self._held:
+            self._expected.add(container_id)
 
     def discard(self, container_id: int) -> None:
         """Let go of a container and close its fds; nothing happens if it is not held."""
+        self._expected.discard(container_id)
         container = self._held.pop(container_id, None)
         if container is not None:
             asyncio.get_running_loop().remove_reader(container.keeper_pidfd)

@@ -8,17 +8,18 @@ shall end is `sysproc.containers`.
 """
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
-from sysproc.running import RunningContainer, RunningContainers
-from sysproc.storage.hierarchy import ContainerRow
-from sysproc.to_end import to_end
+from sysproc.running import RunningContainer
 
-INIT_END_TIMEOUT_S = 30.0
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,34 @@ def remove_all(host: Host, path: Sequence[str]) -> None:
     failpoint("containers.destroy.after_files")
 
 
-async def take_apart(host: Host, held: RunningContainers, row: ContainerRow, path: Sequence[str]) -> None:
-    """End one container whose processes have been killed, all but its row. Raises if it does not end."""
-    running = held.get(row.id)
-    if running is not None:
-        if not await wait_ended(running, INIT_END_TIMEOUT_S):
-            raise TimeoutError("its init does not end; a process may be stuck in the kernel")
-        host.sockets.remove(row.id)
-        held.discard(row.id)
+def take_apart(host: Host, path: Sequence[str]) -> bool:
+    """Give back all of one container but its row, if no process is in it; whether it did. Blocks, but waits not.
+
+    Who is still in it is killed again: it came in while the others were killed.
+    """
     failpoint("containers.destroy.after_processes")
-    await to_end(remove_all, host, path)
+    cgroup = host.cgroups.open(path)
+    if cgroup.populated:
+        cgroup.kill_own()
+        return False
+    try:
+        remove_all(host, path)
+    except OSError as failure:
+        if failure.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False  # a start that was under way has come in between, and is about to find out
+    return True
+
+
+def try_to_take_apart(host: Host, path: Sequence[str]) -> bool | str:
+    """The same; a failure is returned as a sentence."""
+    try:
+        return take_apart(host, path)
+    except Exception as failure:
+        log.warning("container cannot be destroyed yet", container=path[-1], error=str(failure))
+        return str(failure) or type(failure).__name__
+
+
+def take_many_apart(host: Host, paths: Sequence[Sequence[str]]) -> list[bool | str]:
+    """A batch of them, in this order, in one thread."""
+    return [try_to_take_apart(host, path) for path in paths]

@@ -350,19 +350,6 @@ def update_container(connection: Connection, container_id: int, **columns: Any) 
     return _change(connection, container_id, "container.updated", columns)
 
 
-def begin_destroy(connection: Connection, container_id: int) -> list[ContainerRow]:
-    """Mark the whole subtree `destroying`; the rows, deepest first. Raises NotFound."""
-    rows = subtree(connection, container_id)
-    if not rows:
-        raise no_container(container_id)
-    for row in rows:
-        if row.state != "destroying":
-            _change(
-                connection, row.id, "container.destroying", {"state": "destroying", "reason": "destroyed by request"}
-            )
-    return rows
-
-
 def delete_container(connection: Connection, container_id: int, *, only_in: Collection[str]) -> bool:
     """Remove a row, if it is in one of these states; whether it was. Its children must be gone."""
     gone = connection.execute(delete(CONTAINERS).where(_C.id == to_hex(container_id), _C.state.in_(only_in)))

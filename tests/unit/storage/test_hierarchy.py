@@ -10,6 +10,7 @@ import pytest
 from sysproc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from sysproc.storage import hierarchy
 from sysproc.storage.database import Database
+from sysproc.storage.doomed import begin_destroy
 from sysproc.storage.hierarchy import ContainerRow, NewContainer
 from sysproc.storage.images import Content, put_image
 
@@ -90,7 +91,7 @@ async def test_a_subtree_is_deepest_first_and_ends_with_its_top(database: Databa
 async def test_destroying_marks_all_at_once_and_nothing_is_created_below_any_more(database: Database) -> None:
     await add(database, 1)
     await add(database, 2, 1)
-    doomed = await database.write(lambda c: hierarchy.begin_destroy(c, 1))
+    doomed = await database.write(lambda c: begin_destroy(c, 1))
     assert [row.id for row in doomed] == [2, 1]
     with pytest.raises(FailedPrecondition, match="destroying"):
         await add(database, 3, 2)
