@@ -22,7 +22,7 @@ from sysproc.storage.hierarchy import ContainerRow
 from sysproc.take_apart import take_many_apart
 from sysproc.to_end import to_end
 
-BATCH, THREADS = 16, 4
+BATCH, THREADS = 16, 3
 # How long what is deeper is waited for although nothing happens, and how long anything is.
 ORDER_PATIENCE_S, PATIENCE_S = 1.0, 30.0
 # Somebody is still in it: it is looked at again after so long, and then twice as long, and so on.

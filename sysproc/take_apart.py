@@ -67,17 +67,21 @@ async def wait_ended(running: RunningContainer, timeout_s: float) -> bool:
 
 def release_kernel_parts(host: Host, path: Sequence[str]) -> None:
     """Give back cgroups and uid range of a container that no process is in any more; blocks, idempotent."""
-    name = path[-1]
     host.cgroups.open(path).remove()
     failpoint("containers.end.after_cgroup")
-    host.uid_ranges.reclaim(host.owner(name))
+    host.uid_ranges.reclaim(host.owner(path[-1]))
 
 
 def remove_all(host: Host, path: Sequence[str]) -> None:
     """Give back everything but the row; blocks, idempotent."""
     release_kernel_parts(host, path)
-    host.state_dir.remove_container(path[-1])
-    host.storage_limited.discard(path[-1])
+    remove_files(host, path[-1])
+
+
+def remove_files(host: Host, name: str) -> None:
+    """What is left on the disk; blocks, idempotent."""
+    host.state_dir.remove_container(name)
+    host.storage_limited.discard(name)
     failpoint("containers.destroy.after_files")
 
 
@@ -88,15 +92,17 @@ def take_apart(host: Host, path: Sequence[str]) -> bool:
     """
     failpoint("containers.destroy.after_processes")
     cgroup = host.cgroups.open(path)
-    if cgroup.populated:
+    if not cgroup.remove_if_empty():
         cgroup.kill_own()
         return False
+    failpoint("containers.destroy.after_cgroup")
+    host.uid_ranges.reclaim(host.owner(path[-1]))
     try:
-        remove_all(host, path)
+        remove_files(host, path[-1])
     except OSError as failure:
-        if failure.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+        if failure.errno not in (errno.ENOTEMPTY, errno.ENOENT):
             raise
-        return False  # a start that was under way has come in between, and is about to find out
+        return False  # a process was about to be started, and finds out now
     return True
 
 

@@ -115,13 +115,20 @@ class UidRanges:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = self._open()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
+
+    def _open(self) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            return os.open(self._directory, flags)
+        except FileNotFoundError:
+            self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            return os.open(self._directory, flags)
 
     def _claim(self, owner: str) -> int | None:
         avoided = self._reserved_slots() | self._inhabited
@@ -143,21 +150,21 @@ class UidRanges:
                 return False
             self._give_back(base, there.owner)
         index = self._index(owner)
-        index.mkdir(exist_ok=True)
-        (index / str(base)).touch()
+        os.makedirs(index, exist_ok=True)
+        os.close(os.open(f"{index}/{base}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         os.symlink(str(Claim(self._boot, self._life, owner)), self._path(base))
         return True
 
     def _give_back(self, base: int, owner: str) -> None:
         """The claim first: what is found by its owner only is no claim, and is forgotten when it is met again."""
-        self._path(base).unlink(missing_ok=True)
+        remove_if_there(self._path(base))
         self._forget(base, owner)
 
     def _forget(self, base: int, owner: str) -> None:
         index = self._index(owner)
-        (index / str(base)).unlink(missing_ok=True)
+        remove_if_there(f"{index}/{base}")
         try:
-            index.rmdir()
+            os.rmdir(index)
         except OSError as failure:
             if failure.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                 raise
@@ -168,11 +175,11 @@ class UidRanges:
         except FileNotFoundError:
             return []
 
-    def _path(self, base: int) -> Path:
-        return self._directory / str(base)
+    def _path(self, base: int) -> str:
+        return f"{self._directory}/{base}"
 
-    def _index(self, owner: str) -> Path:
-        return self._directory / f"{hashlib.sha256(os.fsencode(owner)).hexdigest()[:32]}.owner"
+    def _index(self, owner: str) -> str:
+        return f"{self._directory}/{hashlib.sha256(os.fsencode(owner)).hexdigest()[:32]}.owner"
 
     def _read(self, base: int) -> Claim | None:
         try:
@@ -215,6 +222,14 @@ class UidRanges:
             reason="NO_UID_RANGE",
             metadata={"ranges": str(self._count), "reserved": str(reserved)},
         )
+
+
+def remove_if_there(path: str) -> None:
+    """unlink(2); what is not there is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
 
 
 def parse_subordinate(text: str) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,10 +99,15 @@ class StateDir:
 
     def remove_container(self, container_id: str) -> None:
         """Remove all files of a container; nothing happens if there are none."""
+        directory = f"{self.containers}/{container_id}"
         try:
-            shutil.rmtree(self.containers / container_id)
+            remove_known(directory)
         except FileNotFoundError:
             return
+        except OSError as failure:
+            if failure.errno != errno.ENOTEMPTY:
+                raise
+            shutil.rmtree(directory)
 
     def container_names(self) -> set[str]:
         """The ids of containers that have files here."""
@@ -118,6 +123,16 @@ def disk_too_small(wanted_bytes: int, free_bytes: int) -> ResourceExhausted:
         reason="DISK_TOO_SMALL",
         metadata={"wanted_bytes": str(wanted_bytes), "free_bytes": str(free_bytes)},
     )
+
+
+def remove_known(directory: str) -> None:
+    """What each container has, without looking for more. OSError(ENOTEMPTY): processes have left something."""
+    for name in ("root.vsf", "init.status"):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{directory}/{name}")
+    with suppress(FileNotFoundError):
+        os.rmdir(f"{directory}/execs")
+    os.rmdir(directory)
 
 
 def in_use(path: Path, pid: str) -> FailedPrecondition:

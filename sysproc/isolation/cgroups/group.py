@@ -7,6 +7,7 @@ A container that is stopped while containers below it run keeps its node, and so
 has which limits is recorded in `sysproc.storage.hierarchy`; where the tree begins is `sysproc.isolation.cgroups.tree`.
 """
 
+import errno
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from sysproc.errors import NotFound, Unavailable, Unimplemented
 from sysproc.isolation.builder_spec import CgroupDirectories
+from sysproc.isolation.cgroups.control_files import subdirectories
 from sysproc.isolation.cgroups.controllers import Bound
 from sysproc.isolation.cgroups.controllers.memory import oom_kills
 from sysproc.isolation.cgroups.delegation import group_to_join
@@ -193,9 +195,22 @@ class Cgroup:
         """
         if not self.wait_empty(timeout_s):
             raise self._not_empty(timeout_s)
+        self._remove()
+
+    def remove_if_empty(self) -> bool:
+        """The same without waiting; False, and something may be left, if a process is in it."""
+        try:
+            self._remove()
+        except OSError as failure:
+            if failure.errno != errno.EBUSY:
+                raise
+            return False
+        return True
+
+    def _remove(self) -> None:
         with self._means.structure:
             self._leaf.remove()
-            if self._node.children():
+            if subdirectories(self._node.main):  # where a child has any directory, it has this one
                 self.thaw()  # those below were stopped with it
             else:
                 self._node.remove()

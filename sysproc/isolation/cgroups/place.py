@@ -107,13 +107,17 @@ def remove_directories(directories: Sequence[str]) -> None:
 
 
 def remove_tree(directory: str) -> None:
-    """rmdir of a group and of all groups below it, deepest first."""
-    for name in subdirectories(directory):
-        remove_tree(f"{directory}/{name}")
+    """rmdir of a group and of all groups below it, deepest first; mostly there are none, so that is tried first."""
     try:
         os.rmdir(directory)
     except FileNotFoundError:
         return
+    except OSError as failure:
+        if failure.errno != errno.EBUSY or not (below := subdirectories(directory)):
+            raise
+        for name in below:
+            remove_tree(f"{directory}/{name}")
+        os.rmdir(directory)
 
 
 def check_depth(place: Place) -> None:

@@ -220,7 +220,11 @@ class Container:
 
     def destroy(self) -> list[str]:
         """Destroy it and everything below it; the ids of what is gone, deepest first."""
-        return list(self._destroy(validate_only=False))
+        return list(self.destroying())
+
+    def destroying(self) -> Iterator[str]:
+        """The same, each id as it goes; who stops listening does not stop it."""
+        return self._destroy(validate_only=False)
 
     def _destroy(self, *, validate_only: bool) -> Iterator[str]:
         return self._client._destroy(self.ref, validate_only=validate_only)
