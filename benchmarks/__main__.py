@@ -1,6 +1,6 @@
 """`python -m benchmarks`: start a daemon of its own in a temporary directory, time everything, print tables.
 
-Needs root. What is timed is in `benchmarks.lifecycle` and `benchmarks.idle`, how in `benchmarks.measure`.
+Needs root. What is timed is in `benchmarks.lifecycle`, `benchmarks.cascade` and `benchmarks.idle`, how in `benchmarks.measure`.
 """
 
 import json
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import flood, lifecycle, parts, peers
+from benchmarks.cascade import Cascade, Floor, cascade, floor
 from benchmarks.idle import Idle, idle
 from benchmarks.measure import Timing
 from sysproc_client import Client
@@ -54,11 +55,26 @@ def idle_table(found: Idle) -> Table:
     return drawn
 
 
+def cascade_table(found: Sequence[Cascade], alone: Floor) -> Table:
+    """What destroying trees took, and below it what the kernel alone takes for the largest."""
+    drawn = Table("a tree of", "all gone", "each", "first gone", "cpu of the daemon", "ratio to the kernel")
+    for one in found:
+        figures = (one.total_ms, one.each_ms, one.first_ms, one.daemon_cpu_ms)
+        ratio = f"{one.total_ms / alone.total_ms:.2f}" if one.count == alone.count else ""
+        drawn.add_row(str(one.count), *(f"{figure:.1f} ms" for figure in figures), ratio)
+    parts_ms = f"ended {alone.ended_ms:.0f}, cgroups {alone.cgroups_ms:.0f}, files {alone.files_ms:.0f}"
+    drawn.add_section()
+    drawn.add_row("by hand", f"{alone.total_ms:.1f} ms", f"{alone.total_ms / alone.count:.1f} ms", parts_ms)
+    drawn.add_row("bare inits", f"{alone.bare_ms:.1f} ms", f"{alone.bare_ms / alone.count:.1f} ms")
+    return drawn
+
+
 @click.command()
 @click.option("--runs", default=30, show_default=True, help="Counted turns of each contender.")
 @click.option("--idle-count", default=1000, show_default=True, help="Idle containers; 0 leaves that benchmark out.")
+@click.option("--cascade", "largest", default=1000, show_default=True, help="The largest tree; 0 leaves trees out.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all times there as well.")
-def main(runs: int, idle_count: int, json_file: Path | None) -> None:
+def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> None:
     """Time sysproc beside its peers."""
     with tempfile.TemporaryDirectory(prefix="sysproc-bench-") as directory, RunningDaemon() as daemon:
         root = peers.unpack_busybox(Path(directory))
@@ -76,14 +92,20 @@ def main(runs: int, idle_count: int, json_file: Path | None) -> None:
                 console.print(table(title, timings))
             results["flood"] = flood.flood(client)
             console.print(flood_table(results["flood"]))
+            trees = [cascade(client, daemon.pid, count) for count in (10, 100, largest) if count <= largest]
+            alone = floor(daemon, client, largest) if largest else None
+            if alone is not None:
+                console.print(cascade_table(trees, alone))
             found = idle(client, daemon.pid, daemon.launcher_pid, idle_count) if idle_count else None
             if found is not None:
                 console.print(idle_table(found))
     if json_file is not None:
-        json_file.write_text(json.dumps(as_json(results, found), indent=1))
+        json_file.write_text(json.dumps(as_json(results, found, trees, alone), indent=1))
 
 
-def as_json(results: dict[str, Sequence[Timing]], found: Idle | None) -> dict[str, object]:
+def as_json(
+    results: dict[str, Sequence[Timing]], found: Idle | None, trees: Sequence[Cascade], alone: Floor | None
+) -> dict[str, object]:
     """Everything, with the machine it was measured on."""
     return {
         "machine": {
@@ -93,6 +115,8 @@ def as_json(results: dict[str, Sequence[Timing]], found: Idle | None) -> dict[st
         },
         "timings": {title: [asdict(one) for one in timings] for title, timings in results.items()},
         "idle": asdict(found) if found else None,
+        "cascade": [asdict(one) for one in trees],
+        "cascade by hand": asdict(alone) if alone else None,
     }
 
 

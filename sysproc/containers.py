@@ -100,6 +100,11 @@ class Containers:
         self.life.held.check_thawed(running.path)
         return running
 
+    def check_lives(self, row: ContainerRow) -> None:
+        """Raise FailedPrecondition if it is being destroyed: nothing of it can be used any more."""
+        if row.state == State.DESTROYING:
+            raise refused(to_hex(row.id), State.DESTROYING, "used")
+
     def held(self, row: ContainerRow) -> RunningContainer | None:
         """The fds of a container that runs or is frozen, or None."""
         return self.life.held.get(row.id)

@@ -9,7 +9,8 @@ leave it half done. The other verbs, and the way in, are in `sysproc.containers`
 
 import asyncio
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -113,14 +114,26 @@ class Lifecycle:
             async with self._host.storage_lock:
                 row = await database.write(lambda c: insert(c, new, self.asker(wanted.asked_by)))
             self.note(row)
-            try:
-                failpoint("containers.create.after_intention")
-                await self._host.images.make_root(new.image_digest, new.root_bytes, to_hex(row.id))
-                failpoint("containers.create.after_root")
-                return await self._first_start(row, wanted.stopped, request)
-            except BaseException:
-                await self._undo_create(row)
-                raise
+            async with self._unless_doomed(row.id, "created"):
+                try:
+                    failpoint("containers.create.after_intention")
+                    await self._host.images.make_root(new.image_digest, new.root_bytes, to_hex(row.id))
+                    failpoint("containers.create.after_root")
+                    return await self._first_start(row, wanted.stopped, request)
+                except BaseException:
+                    await self._undo_create(row)
+                    raise
+
+    @asynccontextmanager
+    async def _unless_doomed(self, container_id: int, verb: str) -> AsyncIterator[None]:
+        """What fails because a destroy came in between is refused for that reason, wherever it failed."""
+        try:
+            yield
+        except Exception as failure:
+            row = await self._host.database.read(lambda c: hierarchy.get_container(c, container_id))
+            if row is not None and row.state == State.DESTROYING:
+                raise refused(to_hex(container_id), State.DESTROYING, verb) from failure
+            raise
 
     async def _first_start(self, row: ContainerRow, stopped: bool, request: RequestKey | None) -> ContainerRow:
         if stopped:
@@ -165,7 +178,8 @@ class Lifecycle:
             if row.state == State.RUNNING:
                 return row
             check(row, Step.START, "started")
-            return await self._start(row, Step.START)
+            async with self._unless_doomed(row.id, "started"):
+                return await self._start(row, Step.START)
 
     # -- stop
 

@@ -12,10 +12,14 @@
 Nothing else decides about leftovers: the verbs undo what they did themselves, or die and leave it to this.
 """
 
+import asyncio
+from collections.abc import Sequence
+
 import structlog
 
 from sysproc.bring_up import adopt, limits_of
 from sysproc.containers import Containers
+from sysproc.errors import Unavailable
 from sysproc.exec_files import remove_unstarted
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
@@ -29,6 +33,9 @@ from sysproc.take_apart import read_status, release_kernel_parts, remove_all
 from sysproc.to_end import to_end
 
 log = structlog.get_logger()
+
+# For each subtree that was being destroyed.
+DESTROY_PATIENCE_S = 10.0
 
 Path = tuple[str, ...]
 
@@ -53,9 +60,10 @@ class Recovery:
         for row in rows:
             if row.state == State.CREATING:
                 await self._undo_create(row, paths[row.id])
-        for row in tops(rows):
-            await self._finish_destroy(row)
+        await self._finish_destroys(tops(rows))
         for row in rows:
+            if row.state == State.DESTROYING:
+                continue
             await to_end(remove_unstarted, self._host.state_dir.container(to_hex(row.id)).execs)
         await to_end(self._remove_strangers, {to_hex(row.id) for row in rows}, set(paths.values()))
 
@@ -94,11 +102,18 @@ class Recovery:
         await self._host.database.write(lambda c: hierarchy.delete_container(c, row.id, only_in=(State.CREATING,)))
         log.warning("unfinished create undone", container=path[-1])
 
-    async def _finish_destroy(self, row: ContainerRow) -> None:
-        destruction = await self._containers.destructions.begin(row.id)
-        async for _ in destruction.watch():
-            pass
-        log.warning("unfinished destroy finished", container=to_hex(row.id))
+    async def _finish_destroys(self, rows: Sequence[ContainerRow]) -> None:
+        """They go on by themselves, if one takes long or is stuck still: that keeps nobody from using the others."""
+        under_way = [(row, await self._containers.destructions.begin(row.id)) for row in rows]
+        for row, destruction in under_way:
+            try:
+                async with asyncio.timeout(DESTROY_PATIENCE_S):
+                    async for _ in destruction.watch():
+                        pass
+            except (TimeoutError, Unavailable) as failure:
+                log.error("unfinished destroy not finished yet", container=to_hex(row.id), error=str(failure))
+            else:
+                log.warning("unfinished destroy finished", container=to_hex(row.id))
 
     def _remove_strangers(self, known: set[str], paths: set[Path]) -> None:
         for name in self._host.state_dir.container_names() - known:

@@ -40,6 +40,7 @@ class ProcessService:
     async def _opened(self, first: pb.ExecRequest, call: Call) -> ExecHandle:
         if first.HasField("attach"):
             attach = first.attach
+            self._containers.check_lives(call.container)
             return await self._processes.attach(
                 call.container.id,
                 convert.exec_id_from_proto(attach.exec_id, "attach.exec_id"),
