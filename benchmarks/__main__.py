@@ -1,6 +1,7 @@
 """`python -m benchmarks`: start a daemon of its own in a temporary directory, time everything, print tables.
 
-Needs root. What is timed is in `benchmarks.lifecycle`, `benchmarks.cascade` and `benchmarks.idle`, how in `benchmarks.measure`.
+Needs root. What is timed is in `benchmarks.lifecycle`, `benchmarks.cascade` and `benchmarks.idle`, how in
+`benchmarks.measure`.
 """
 
 import json

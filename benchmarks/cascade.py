@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +73,8 @@ def grow(client: Client, count: int) -> list[Container]:
     with ThreadPoolExecutor(CALLERS) as callers:
         while len(boxes) < count:
             level = range(len(boxes), min(count, 2 * len(boxes) + 1))
-            boxes += callers.map(lambda number: client.create(parent=boxes[(number - 1) // 2].id), level)
+            parents = [boxes[(number - 1) // 2].id for number in level]
+            boxes += callers.map(lambda parent: client.create(parent=parent), parents)
     return boxes
 
 
@@ -95,12 +96,18 @@ def floor(daemon: RunningDaemon, client: Client, count: int) -> Floor:
     daemon.kill9()
     unified = next(group for group in groups if (group / "cgroup.kill").exists())
     ended = timed_ms(partial(kill_and_wait, unified, keepers))
-    cgroups = timed_ms(lambda: [os.rmdir(path) for path in directories])
-    roots = [daemon.state_dir / "containers" / box.id / "root.vsf" for box in boxes]
-    files = timed_ms(lambda: [root.unlink() for root in roots])
+    cgroups = timed_ms(partial(for_each, os.rmdir, directories))
+    roots = [str(daemon.state_dir / "containers" / box.id / "root.vsf") for box in boxes]
+    files = timed_ms(partial(for_each, os.unlink, roots))
     daemon.start()
     boxes[0].destroy()
     return Floor(count, ended, cgroups, files, bare(unified.parent, count))
+
+
+def for_each(remove: Callable[[str], object], paths: Sequence[str]) -> None:
+    """Remove them in this order."""
+    for path in paths:
+        remove(path)
 
 
 def kill_and_wait(group: Path, pidfds: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """Destroying subtrees: marked at once, killed at once, taken apart; finished at the next start if the service dies.
 
-    mark all (one transaction), no more calls from inside -> kill all by the top cgroup -> `sysproc.cascade`, which gives
-    back what each had, deepest first -> rows of those that are gone (one transaction a batch) -> reported
+    mark all (one transaction), no more calls from inside -> kill all by the top cgroup -> give back what each had,
+    deepest first (`sysproc.cascade`) -> delete the rows of those that are gone (one transaction a batch) -> report
 
 One that is stuck (a process in the kernel's disk sleep) holds up its ancestors only. The record that callers watch is
 in `sysproc.destruction`.
@@ -83,9 +83,7 @@ class Destructions:
             self._under_way.remove(destruction)
             await destruction.finish()
 
-    async def _record(
-        self, destruction: Destruction, gone: Sequence[ContainerRow], request: RequestKey | None
-    ) -> None:
+    async def _record(self, destruction: Destruction, gone: Sequence[ContainerRow], request: RequestKey | None) -> None:
         """Delete the rows of those that are gone and, with the last, remember the answer to the request."""
         remembered = request if destruction.doomed[-1] in gone else None
 

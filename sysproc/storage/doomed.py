@@ -24,10 +24,13 @@ def begin_destroy(connection: Connection, container_id: int) -> list[ContainerRo
     if not rows:
         raise no_container(container_id)
     fresh = [to_hex(row.id) for row in rows if row.state != DESTROYING]
-    revisions = dict(zip(fresh, write_events(connection, "container.destroying", fresh, {"reason": REASON}), strict=True))
+    events = write_events(connection, "container.destroying", fresh, {"reason": REASON})
+    revisions = dict(zip(fresh, events, strict=True))
     if fresh:
-        changed = update(CONTAINERS).where(CONTAINERS.c.id == bindparam("which")).values(
-            state=DESTROYING, reason=REASON, revision=bindparam("at")
+        changed = (
+            update(CONTAINERS)
+            .where(CONTAINERS.c.id == bindparam("which"))
+            .values(state=DESTROYING, reason=REASON, revision=bindparam("at"))
         )
         connection.execute(changed, [{"which": name, "at": revisions[name]} for name in fresh])
     return [marked(row, revisions.get(to_hex(row.id))) for row in rows]

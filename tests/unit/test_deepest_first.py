@@ -1,5 +1,6 @@
 """In which order a dying subtree goes: the deepest first, and nobody waits for one that does not end."""
 
+from collections.abc import Mapping
 from typing import cast
 
 import pytest
@@ -15,12 +16,12 @@ class Row:
         self.id, self.parent_id = number, parent_id
 
 
-def doomed_of(parents: dict[int, int | None]) -> list[ContainerRow]:
+def doomed_of(parents: Mapping[int, int | None]) -> list[ContainerRow]:
     """Deepest first; the top is 1, and its parent, 99, is not doomed."""
 
     def depth(number: int) -> int:
         above = parents[number]
-        return 0 if above not in parents else 1 + depth(cast("int", above))
+        return 0 if above is None or above not in parents else 1 + depth(above)
 
     rows = sorted(parents, key=lambda number: (-depth(number), number))
     return [cast("ContainerRow", Row(number, parents[number])) for number in rows]
