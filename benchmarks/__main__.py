@@ -94,7 +94,7 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
             results["flood"] = flood.flood(client)
             console.print(flood_table(results["flood"]))
             trees = [cascade(client, daemon.pid, count) for count in (10, 100, largest) if count <= largest]
-            alone = floor(daemon, client, largest) if largest else None
+            alone = floor(largest) if largest else None
             if alone is not None:
                 console.print(cascade_table(trees, alone))
             found = idle(client, daemon.pid, daemon.launcher_pid, idle_count) if idle_count else None

@@ -87,9 +87,15 @@ def cascade(client: Client, daemon_pid: int, count: int) -> Cascade:
     return Cascade(count, (arrivals[0] - begin) / 1e6, (arrivals[-1] - begin) / 1e6, cpu_ms(daemon_pid) - cpu_before)
 
 
-def floor(daemon: RunningDaemon, client: Client, count: int) -> Floor:
-    """The same by hand, in the daemon's stead, which is killed; the next one finds a tree that has ended."""
-    boxes = grow(client, count)
+def floor(count: int) -> Floor:
+    """The same by hand, in the stead of a daemon of its own, which is killed and not started again."""
+    with RunningDaemon() as daemon, Client(daemon.endpoint) as client:
+        return by_hand(daemon, grow(client, count))
+
+
+def by_hand(daemon: RunningDaemon, boxes: Sequence[Container]) -> Floor:
+    """Kill the daemon and end these, the first of which is the top; every step takes its time by itself."""
+    count = len(boxes)
     groups = [top / boxes[0].id for top in cgroup_tops(daemon.cgroup_root)]
     directories = [path for group in groups for path, _, _ in os.walk(group, topdown=False)]
     keepers = [pidfd_open(pid) for pid in children_of(daemon.launcher_pid)]
@@ -99,8 +105,6 @@ def floor(daemon: RunningDaemon, client: Client, count: int) -> Floor:
     cgroups = timed_ms(partial(for_each, os.rmdir, directories))
     roots = [str(daemon.state_dir / "containers" / box.id / "root.vsf") for box in boxes]
     files = timed_ms(partial(for_each, os.unlink, roots))
-    daemon.start()
-    boxes[0].destroy()
     return Floor(count, ended, cgroups, files, bare(unified.parent, count))
 
 
