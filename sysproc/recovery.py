@@ -13,7 +13,8 @@ Nothing else decides about leftovers: the verbs undo what they did themselves, o
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 
 # For each subtree that was being destroyed.
 DESTROY_PATIENCE_S = 10.0
+# How many containers are looked at at any moment.
+AT_ONCE = 8
 
 Path = tuple[str, ...]
 
@@ -52,22 +55,22 @@ class Recovery:
         paths = paths_from_top(rows)
         for row in rows:
             self._containers.life.note(row)
-        for row in rows:
-            if State(row.state) in (State.RUNNING, State.FROZEN):
-                await self._adopt_or_settle(row, paths[row.id])
-            elif row.state == State.STOPPED:
-                await to_end(self._sweep, paths[row.id])
+        for level in levels(rows, paths):
+            await at_once(partial(self._settle, row, paths[row.id]) for row in level)
         for row in rows:
             if row.state == State.CREATING:
                 await self._undo_create(row, paths[row.id])
         await self._finish_destroys(tops(rows))
-        for row in rows:
-            if row.state == State.DESTROYING:
-                continue
-            await to_end(remove_unstarted, self._host.state_dir.container(to_hex(row.id)).execs)
+        await to_end(self._remove_unstarted, [row for row in rows if row.state != State.DESTROYING])
         await to_end(self._remove_strangers, {to_hex(row.id) for row in rows}, set(paths.values()))
 
-    async def _adopt_or_settle(self, row: ContainerRow, path: Path) -> None:
+    async def _settle(self, row: ContainerRow, path: Path) -> None:
+        if State(row.state) in (State.RUNNING, State.FROZEN):
+            await self._adopt_or_record(row, path)
+        elif row.state == State.STOPPED:
+            await to_end(self._sweep, path)
+
+    async def _adopt_or_record(self, row: ContainerRow, path: Path) -> None:
         running = await to_end(adopt, self._host, row, path)
         if running is None:
             await self._record_end(row, path)
@@ -115,6 +118,10 @@ class Recovery:
             else:
                 log.warning("unfinished destroy finished", container=to_hex(row.id))
 
+    def _remove_unstarted(self, rows: Sequence[ContainerRow]) -> None:
+        for row in rows:
+            remove_unstarted(self._host.state_dir.container(to_hex(row.id)).execs)
+
     def _remove_strangers(self, known: set[str], paths: set[Path]) -> None:
         for name in self._host.state_dir.container_names() - known:
             self._host.state_dir.remove_container(name)
@@ -122,6 +129,25 @@ class Recovery:
             if tuple(path) not in paths:
                 self._host.cgroups.open(path).kill()
                 self._host.cgroups.open(path).remove()
+
+
+async def at_once(settling: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Run them, a few at any moment: while one waits for the disk, others are in the kernel."""
+    few = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(one: Callable[[], Awaitable[None]]) -> None:
+        async with few:
+            await one()
+
+    async with asyncio.TaskGroup() as tasks:
+        for one in settling:
+            tasks.create_task(in_turn(one))
+
+
+def levels(rows: Sequence[ContainerRow], paths: Mapping[int, Path]) -> list[list[ContainerRow]]:
+    """The rows by depth, the tops first."""
+    depths = sorted({len(path) for path in paths.values()})
+    return [[row for row in rows if len(paths[row.id]) == depth] for depth in depths]
 
 
 def oom_kills(cgroup: Cgroup) -> int:

@@ -69,6 +69,7 @@ class UidRanges:
         self._subordinate_state: tuple[object, ...] = ()
         self._reserved: frozenset[int] = frozenset()
         self._inhabited = self._inhabited_without_claim()
+        self._seen_living: frozenset[int] | None = None
 
     # -- claim, release, reclaim
 
@@ -106,10 +107,19 @@ class UidRanges:
             self._forget(base, owner)
             return True
         of_earlier_life = claim.boot == self._boot and claim.life != self._life
-        if of_earlier_life and self._slot(base) in self._slots(living_uids()):
+        if of_earlier_life and self._lives(self._slot(base)):
             return False
         self._give_back(base, owner)
         return True
+
+    def _lives(self, slot: int) -> bool:
+        """Whether a process has a uid of the slot. Once none has, none will have before it is claimed again.
+
+        So one look at all processes is enough for all ranges that it finds empty.
+        """
+        if self._seen_living is None or slot in self._seen_living:
+            self._seen_living = self._slots(living_uids())
+        return slot in self._seen_living
 
     # -- under the lock
 
