@@ -16,7 +16,8 @@ import pytest
 
 from nightos.sysproc.v1.process_service_pb2 import ExecRequest
 from sysproc_client import Client, Container, FailedPrecondition, NotFound, Unavailable
-from tests.e2e.daemon import RunningDaemon, wait_until
+from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 REFUSALS = (FailedPrecondition, NotFound)
