@@ -1,6 +1,7 @@
 """The readers of one output of an exec'd process: how far each is, and so what may be forgotten.
 
-    kept ........ taken ........ at ........ size
+    kept ........ taken ........ at ........ offered ........ size
+                  |              |           what it may have by now: a client can be quicker than we learn of it
                   |              what it was sent
                   what it has confirmed, or, if it never confirms, what it was sent
 
@@ -50,7 +51,7 @@ class Reader:
     """Where one attached client is in one stream."""
 
     def __init__(self, output: SharedOutput, at: int) -> None:
-        self._output, self._at = output, at
+        self._output, self._at, self._offered = output, at, at
         self._confirmed: int | None = None
 
     @property
@@ -59,19 +60,22 @@ class Reader:
         return self._at if self._confirmed is None else self._confirmed
 
     async def next(self) -> Output | None:
-        """The next output, or None if there is none now."""
+        """The next output, to be sent now, or None if there is none. From here on it may be confirmed."""
         piece = await self._output.spool.read(self._at)
-        return None if piece is None else Output(self._output.stream, piece.offset, piece.data)
+        if piece is None:
+            return None
+        self._offered = piece.offset + len(piece.data)
+        return Output(self._output.stream, piece.offset, piece.data)
 
     def sent(self, output: Output) -> None:
-        """The client was sent this."""
+        """The client was sent this: if it never confirms, that is as good as confirmed."""
         self._at = output.offset + len(output.data)
         self._output.free_taken()
 
     def confirm(self, offset: int) -> None:
         """The client has what is before this offset. Raises OutOfRange if it was never sent."""
-        if offset > self._at:
-            raise out_of_range(self._output.stream, offset, self._output.spool.freed, self._at)
+        if offset > self._offered:
+            raise out_of_range(self._output.stream, offset, self._output.spool.freed, self._offered)
         self._confirmed = max(offset, self._confirmed or 0)
         self._output.free_taken()
 
