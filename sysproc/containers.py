@@ -88,6 +88,14 @@ class Containers:
             )
         )
 
+    async def as_they_are(self, rows: Sequence[ContainerRow]) -> Sequence[ContainerRow]:
+        """The rows, with what only the kernel knows while a container runs: whether it has killed in it for memory."""
+        held = [None if row.oom_killed else self.held(row) for row in rows]
+        if not any(held):
+            return rows
+        kills = await to_end(lambda: [0 if one is None else one.cgroup.oom_kills() for one in held])
+        return [replace(row, oom_killed=row.oom_killed or some > 0) for row, some in zip(rows, kills, strict=True)]
+
     async def names(self, row: ContainerRow, below: int | None) -> Sequence[str]:
         """The path of names from one above it (None: the top); the id where a container has no name."""
         return await self._host.database.read(lambda c: hierarchy.names_of(c, row.id, below))

@@ -5,8 +5,10 @@ What a method means is said in `proto/nightos/sysproc/v1/container_service.proto
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from nightos.sysproc.v1 import container_service_pb2 as pb
+from nightos.sysproc.v1.container_pb2 import Container
 from sysproc.containers import Containers
 from sysproc.server.call import Call
 from sysproc.server.convert import containers as convert
@@ -30,40 +32,44 @@ class ContainerService:
     async def GetContainer(self, _: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
         """See the proto."""
         names = await self._containers.names(call.container, call.viewer)
-        shown = convert.container_to_proto(call.container, call.viewer)
-        return pb.GetContainerResponse(container=shown, path="/".join(names) or ".")
+        return pb.GetContainerResponse(container=await self._shown(call.container, call), path="/".join(names) or ".")
 
     async def ListContainers(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:
         """See the proto."""
         page = await self._containers.list(call.target, convert.listing_from_proto(request))
-        return convert.page_to_proto(page, call.viewer)
+        rows = await self._containers.as_they_are(page.containers)
+        return convert.page_to_proto(replace(page, containers=tuple(rows)), call.viewer)
 
     async def UpdateContainer(self, request: pb.UpdateContainerRequest, call: Call) -> pb.UpdateContainerResponse:
         """See the proto."""
         etag = request.etag or request.container.etag
         change = convert.change_from_proto(request, call.viewer)
         row = await self._containers.update(call.container, change, etag)
-        return pb.UpdateContainerResponse(container=convert.container_to_proto(row, call.viewer))
+        return pb.UpdateContainerResponse(container=await self._shown(row, call))
 
     async def StartContainer(self, _: pb.StartContainerRequest, call: Call) -> pb.StartContainerResponse:
         """See the proto."""
         row = await self._containers.start(call.container)
-        return pb.StartContainerResponse(container=convert.container_to_proto(row, call.viewer))
+        return pb.StartContainerResponse(container=await self._shown(row, call))
 
     async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:
         """See the proto."""
         row = await self._containers.stop(call.container, convert.grace_from_proto(request))
-        return pb.StopContainerResponse(container=convert.container_to_proto(row, call.viewer))
+        return pb.StopContainerResponse(container=await self._shown(row, call))
 
     async def FreezeContainer(self, _: pb.FreezeContainerRequest, call: Call) -> pb.FreezeContainerResponse:
         """See the proto."""
         row = await self._containers.freeze(call.container)
-        return pb.FreezeContainerResponse(container=convert.container_to_proto(row, call.viewer))
+        return pb.FreezeContainerResponse(container=await self._shown(row, call))
 
     async def ThawContainer(self, _: pb.ThawContainerRequest, call: Call) -> pb.ThawContainerResponse:
         """See the proto."""
         row = await self._containers.thaw(call.container)
-        return pb.ThawContainerResponse(container=convert.container_to_proto(row, call.viewer))
+        return pb.ThawContainerResponse(container=await self._shown(row, call))
+
+    async def _shown(self, row: ContainerRow, call: Call) -> Container:
+        (now,) = await self._containers.as_they_are([row])
+        return convert.container_to_proto(now, call.viewer)
 
     async def DestroyContainer(
         self, request: pb.DestroyContainerRequest, call: Call

@@ -52,6 +52,8 @@ def test_memory_beyond_the_limit_ends_the_process_not_the_host(client: Client) -
     hog = box.run(["sh", "-c", script], timeout=4 * PATIENCE_S)
     assert hog.exit_code or hog.signal
     assert box.run(["true"]).exit_code == 0, "the container lives on"
+    assert client.get(box.id).message.oom_killed, "and tells of it at once"
+    assert [one.message.oom_killed for one in client.list()] == [True]
 
 
 def test_children_are_found_by_path_and_go_with_their_parent_deepest_first(client: Client) -> None:

@@ -27,6 +27,8 @@ from sysproc.undo import Undo
 
 END_TIMEOUT_S = 10.0
 _AT_MOST_NAMED = 8
+# A group that is removed, before its file was opened or after.
+_GONE = (errno.ENOENT, errno.ENODEV)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ class Cgroup:
         top, unified = memory.directory(self._leaf), memory.hierarchy is None
         try:
             return sum(oom_kills(group, unified=unified) for group in ([top] if unified else groups(top)))
-        except FileNotFoundError:
+        except OSError as failure:
+            if failure.errno not in _GONE:
+                raise
             return 0
 
     # -- processes

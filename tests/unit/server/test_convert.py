@@ -79,6 +79,9 @@ class Recorder:
 
         return stream if isinstance(answer, Iterator) else verb
 
+    async def as_they_are(self, rows: Sequence[ContainerRow]) -> Sequence[ContainerRow]:
+        return rows
+
     async def import_image(self, name: str, chunks: AsyncIterator[bytes], **more: Any) -> Imported:
         self.heard.append((name, [chunk async for chunk in chunks], more["replace"], more["expected_digest"]()))
         more["progress"](Progress(1, 2, 3))
