@@ -9,7 +9,8 @@
                                                                    that is NEW and not locked, was never started
 
 Only making, opening, listing and removing belongs here. What the state page says is in
-`sysproc.isolation.exec_state`; who reads and writes the files meanwhile is in `sysproc.exec_held`.
+`sysproc.isolation.exec_state`; who reads and writes the files meanwhile is in `sysproc.exec_held`, how much of them
+stays after the end in `sysproc.exec_kept`.
 """
 
 import fcntl
@@ -182,17 +183,6 @@ def all_in(directory: Path) -> list[ExecFiles]:
         return [ExecFiles(Path(entry.path)) for entry in os.scandir(directory)]
     except FileNotFoundError:
         return []
-
-
-def prune(directory: Path, keep: int) -> None:
-    """Remove those that have ended, except the newest, and what was never started."""
-    ended: list[tuple[int, ExecFiles]] = []
-    for files in all_in(directory):
-        with closed_page(files) as page:
-            if page is not None and page.phase is Phase.DONE:
-                ended.append((page[Slot.ENDED_NS], files))
-    for _, files in sorted(ended, key=lambda one: one[0])[: -keep or None]:
-        files.remove()
 
 
 def remove_unstarted(directory: Path) -> None:

@@ -6,7 +6,8 @@
                   what it has confirmed, or, if it never confirms, what it was sent
 
 What all readers of a stream have taken may be freed; without readers nothing is. It is freed when the bound is
-reached, by the supervisor (`exec_pump.c`). The file itself is read by `sysproc.isolation.spool`.
+reached, by the supervisor (`exec_pump.c`); what they have confirmed also at the end (`sysproc.exec_kept`). The file
+itself is read by `sysproc.isolation.spool`.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,8 @@ class SharedOutput:
         self.stream, self.spool = stream, spool
         self._bound, self._drops, self._wake = bound, drops, wake
         self._readers: set[Reader] = set()
+        # All who were attached have said that they have what is before this offset.
+        self.confirmed = 0
 
     def attach(self, offset: int | None) -> "Reader":
         """A new reader, from an offset or from the first byte that is kept. Raises OutOfRange."""
@@ -43,6 +46,7 @@ class SharedOutput:
         if not self._readers:
             return
         self.spool.take(min(reader.taken for reader in self._readers))
+        self.confirmed = max(self.confirmed, min(reader.confirmed for reader in self._readers))
         if self.spool.may_be_full(self._bound):
             self._wake()
 
@@ -58,6 +62,11 @@ class Reader:
     def taken(self) -> int:
         """What is before this offset is not needed by this reader."""
         return self._at if self._confirmed is None else self._confirmed
+
+    @property
+    def confirmed(self) -> int:
+        """What is before this offset its client has, in its own words."""
+        return self._confirmed or 0
 
     async def next(self) -> Output | None:
         """The next output, to be sent now, or None if there is none. From here on it may be confirmed."""
@@ -76,7 +85,7 @@ class Reader:
         """The client has what is before this offset. Raises OutOfRange if it was never sent."""
         if offset > self._offered:
             raise out_of_range(self._output.stream, offset, self._output.spool.freed, self._offered)
-        self._confirmed = max(offset, self._confirmed or 0)
+        self._confirmed = max(offset, self.confirmed)
         self._output.free_taken()
 
     def detach(self) -> None:

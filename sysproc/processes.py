@@ -11,15 +11,16 @@ A process belongs to its supervisor, which needs neither this daemon nor the lau
 import asyncio
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from sysproc.exec_events import ExecInfo, Exited
-from sysproc.exec_files import Asked, ExecFiles, prune
+from sysproc.exec_events import ExecInfo, Exited, Stream
+from sysproc.exec_files import Asked, ExecFiles
 from sysproc.exec_handle import ExecHandle, exited
 from sysproc.exec_held import Found, HeldExec, Line, found
+from sysproc.exec_kept import forget, prune
 from sysproc.exec_list import list_execs
 from sysproc.exec_output import declared_bytes
 from sysproc.exec_prepare import Prepared, WantedExec, asked_of, end_supervisor, prepare
@@ -34,9 +35,6 @@ from sysproc.storage.vsf.clone import disk_full_as_domain_error
 from sysproc.to_end import to_end, undo_in_thread
 
 __all__ = ["Processes", "WantedExec"]
-
-# How many that have ended are kept of each container.
-KEPT = 64
 
 Key = tuple[int, str]
 
@@ -115,10 +113,23 @@ class Processes:
         def unused() -> None:
             if self._held.get(key) is held:
                 del self._held[key]
-            self._tasks.start(to_end(prune, held.files.path.parent, KEPT))
+            self._tasks.start(self._tidy(key, held))
 
         held.on_unused = unused
         return held
+
+    async def _tidy(self, key: Key, held: HeldExec) -> None:
+        """Nobody looks at it any more: if it has ended, only what has to be kept is kept."""
+        confirmed = {stream: output.confirmed for stream, output in held.outputs.items()}
+        await self._forget(key, held.files, confirmed)
+        for files in await to_end(prune, held.files.path.parent):
+            await self._forget((key[0], files.exec_id), files, None)
+
+    async def _forget(self, key: Key, files: ExecFiles, before: Mapping[Stream, int] | None) -> None:
+        """Forget output, unless somebody is attached: then it is looked at again when they have gone."""
+        async with self._lock(key):
+            if key not in self._held:
+                await to_end(forget, files, before)
 
     def _lock(self, key: Key) -> asyncio.Lock:
         return self._locks.setdefault(key, asyncio.Lock())

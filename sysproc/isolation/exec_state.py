@@ -3,9 +3,10 @@
     NEW ──▶ RUNNING ──the process ended──▶ ENDED ──its output is in the files──▶ DONE
       └──────────── it could not be started ──────────────────────────────────────▶
 
-Slots of 64 bits, each written by one side only: the supervisor's from 0 on, the daemon's from 64 on. Whoever writes
-pokes the other's eventfd afterwards. The other side is `exec.h` in `sysproc.isolation.native`; what is written into
-the files beside it, and who waits for what, is in `sysproc.isolation.spool` and `sysproc.exec_held`.
+Slots of 64 bits, each written by one side only: the supervisor's from 0 on (when it has ended, by the daemon in its
+place), the daemon's from 64 on. Whoever writes pokes the other's eventfd afterwards. The other side is `exec.h` in
+`sysproc.isolation.native`; what is written into the files beside it, and who waits for what, is in
+`sysproc.isolation.spool` and `sysproc.exec_held`.
 """
 
 import mmap
@@ -204,7 +205,11 @@ class StatePage:
         self._slots[Slot.SIGNALS_ASKED] = asked + 1
         return True
 
-    # -- in place of a supervisor that was killed
+    # -- in place of a supervisor that has ended
+
+    def set_freed(self, stream: Slot, offset: int) -> None:
+        """What is before this offset is not kept any more. `stream`: STDOUT_FREED or STDERR_FREED; from DONE on."""
+        self._slots[stream] = max(offset, self._slots[stream])
 
     def end_killed(self, stdout_size: int, stderr_size: int, now_ns: int) -> None:
         """The supervisor is gone, and with it the process (PR_SET_PDEATHSIG): write what it could not.

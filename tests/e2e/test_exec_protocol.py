@@ -23,6 +23,8 @@ from nightos.sysproc.v1.process_service_pb2 import (
 )
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc.exec_files import ExecFiles
+from sysproc.exec_output import stored_bytes
 from sysproc_client import Client, Container
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
@@ -214,6 +216,41 @@ def test_a_reader_that_confirms_nothing_more_keeps_its_output_for_a_second_try(s
     again = streams(attach={"exec_id": "kept", "stdout_offset": 0})
     assert again.take("exited").exited.stdout_size == 200001
     assert len(again.stdout) == 200001
+
+
+def test_what_was_confirmed_occupies_no_disk_after_the_end(
+    streams: Open, box: Container, daemon: RunningDaemon
+) -> None:
+    script = b"head -c 1000000 /dev/zero; read go; echo end"
+    stream = streams(start={"argv": [b"sh", b"-c", script], "exec_id": "over", "stdin": True})
+    while len(stream.stdout) < 1000000:
+        stream.take("stdout")
+    stream.send(received=ExecRequest.Received(stdout_offset=1000000))
+    stream.send(stdin=ExecRequest.Stdin(data=b"go\n"))
+    stream.take("exited")
+    files = ExecFiles(daemon.state_dir / "containers" / box.id / "execs" / "over")
+    wait_until(lambda: stored_bytes(files) < 100_000, "what was confirmed is freed")
+    again = streams(attach={"exec_id": "over"})
+    assert again.take("started").started.stdout_offset == 1000000
+    again.take("exited")
+    assert again.stdout == b"end\n", "what was not confirmed is kept"
+
+
+def test_the_output_of_ended_processes_is_bounded_and_the_oldest_goes_first(
+    streams: Open, stub: ProcessServiceStub, box: Container
+) -> None:
+    for number in range(3):
+        start = {"argv": [b"head", b"-c", b"60000000", b"/dev/zero"], "spool_bytes": 1 << 26}
+        with streams(start={**start, "exec_id": f"n{number}"}) as stream:
+            stream.take("started")
+        stub.Wait(WaitRequest(container=ContainerRef(path=box.id), exec_id=f"n{number}"), timeout=PATIENCE_S)
+
+    def kept_from(number: int) -> int:
+        with streams(attach={"exec_id": f"n{number}"}) as stream:
+            return stream.take("started").started.stdout_offset
+
+    wait_until(lambda: kept_from(0) == 60000000, "the oldest is forgotten")
+    assert (kept_from(1), kept_from(2)) == (0, 0)
 
 
 def test_each_of_two_readers_gets_everything(streams: Open) -> None:
