@@ -127,7 +127,8 @@ class ExecHandle:
     async def write_stdin(self, offset: int, data: bytes) -> None:
         """Input; what is before the offset reached is ignored, so that sending again is safe.
 
-        Raises OutOfRange for a gap, FailedPrecondition for a process without input, ResourceExhausted.
+        Raises OutOfRange for a gap, FailedPrecondition for a process without input and after the end of input,
+        ResourceExhausted.
         """
         stdin = self._held.opened.stdin
         if stdin is None:
@@ -138,6 +139,8 @@ class ExecHandle:
             if offset > size:
                 raise stdin_gap(offset, size)
             new = data[size - offset :]
+            if new and self._held.page[Slot.STDIN_CLOSED]:
+                raise stdin_closed(self.exec_id, size)
             if new:
                 await to_end(self._store, stdin, size, new)
                 self._held.wake()
@@ -199,6 +202,16 @@ def no_stdin(exec_id: str) -> FailedPrecondition:
         f"Process {exec_id} was started without an input.",
         resolution="Start it with `stdin` (`exec -i`).",
         reason="NO_STDIN",
+    )
+
+
+def stdin_closed(exec_id: str, size: int) -> FailedPrecondition:
+    """The error for input after what was said to be all of it."""
+    return FailedPrecondition(
+        f"The input of process {exec_id} was closed after {size} bytes: there can be no more.",
+        resolution="Send CloseStdin after the last input, and once all who write have sent theirs.",
+        reason="STDIN_CLOSED",
+        metadata={"accepted": str(size)},
     )
 
 

@@ -1,7 +1,7 @@
 """ProcessService: each method is proto in, one verb, proto out; Exec carries two streams at once.
 
-    requests ──▶ obey: input, signals, sizes, what was received ─┐ an error ends the events
-    responses ◀── events of the handle ◀─────────────────────────┘
+    requests ──▶ `sysproc.server.exec_requests` ─┐ an error ends the events
+    responses ◀── events of the handle ◀─────────┘
 
 What a method means is said in `proto/nightos/sysproc/v1/process_service.proto`; the verbs are in
 `sysproc.processes`.
@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 
 from nightos.sysproc.v1 import process_service_pb2 as pb
 from sysproc.containers import Containers
-from sysproc.errors import SysprocError
 from sysproc.exec_handle import ExecHandle
 from sysproc.processes import Processes
 from sysproc.server.call import Call
 from sysproc.server.convert import processes as convert
+from sysproc.server.exec_requests import obey
 
 
 class ProcessService:
@@ -66,30 +66,3 @@ class ProcessService:
         found = [] if running is None else await self._processes.processes(running)
         for_host = call.caller.container_id is None
         return pb.ListProcessesResponse(processes=[convert.process_to_proto(one, for_host=for_host) for one in found])
-
-
-async def obey(handle: ExecHandle, requests: AsyncIterator[pb.ExecRequest]) -> None:
-    """Do what the client says, in its order, until it says no more; what is wrong ends the stream."""
-    try:
-        async for request in requests:
-            await obey_one(handle, request)
-    except SysprocError as error:
-        handle.fail(error)
-
-
-async def obey_one(handle: ExecHandle, request: pb.ExecRequest) -> None:
-    """One message after the first. Raises SysprocError."""
-    match request.WhichOneof("request"):
-        case "stdin":
-            await handle.write_stdin(request.stdin.offset, request.stdin.data)
-        case "close_stdin":
-            await handle.close_stdin()
-        case "resize":
-            window = convert.window_from_proto(request.resize)
-            handle.resize(window.rows, window.columns)
-        case "signal":
-            await handle.signal(convert.signal_from_proto(request.signal))
-        case "received":
-            handle.received(request.received.stdout_offset, request.received.stderr_offset)
-        case _:
-            pass  # a message of a later version that this one does not know

@@ -137,6 +137,37 @@ def test_input_without_stdin_is_refused(streams: Open) -> None:
     assert status(stream.refusal()).startswith("FAILED_PRECONDITION: ")
 
 
+def test_input_after_its_end_is_refused_but_sending_again_is_not(streams: Open) -> None:
+    stream = streams(start={"argv": [b"sh", b"-c", b"cat; sleep 1000"], "stdin": True})
+    for _ in range(2):
+        stream.send(stdin=ExecRequest.Stdin(offset=0, data=b"all"))
+        stream.send(close_stdin=ExecRequest.CloseStdin())
+    stream.take("stdout")
+    stream.send(stdin=ExecRequest.Stdin(offset=2, data=b"l and more"))
+    refusal = status(stream.refusal())
+    assert refusal.startswith("FAILED_PRECONDITION: ") and "closed after 3 bytes" in refusal
+
+
+def test_a_signal_passes_input_that_the_process_does_not_read(streams: Open) -> None:
+    stream = streams(start={"argv": [b"sleep", b"1000"], "stdin": True})
+    chunk = bytes(1 << 16)
+    for number in range(75):
+        stream.send(stdin=ExecRequest.Stdin(offset=number * len(chunk), data=chunk))
+    stream.send(signal=ExecRequest.Signal(number=9))
+    assert stream.take("exited").exited.status.signal == 9
+
+
+def test_input_of_any_amount_arrives_whole_at_a_slow_reader(streams: Open) -> None:
+    pieces = b"while dd bs=64k count=1 2>/dev/null | wc -c | grep -v ^0; do :; done"
+    script = pieces + b" | awk '{ sum += $1 } END { print sum }'"
+    stream = streams(start={"argv": [b"sh", b"-c", script], "stdin": True})
+    for number in range(12):
+        stream.send(stdin=ExecRequest.Stdin(offset=number << 20, data=bytes(1 << 20)))
+    stream.send(close_stdin=ExecRequest.CloseStdin())
+    stream.take("exited")
+    assert stream.stdout == b"%d\n" % (12 << 20)
+
+
 def test_two_who_write_are_one_input_by_offset(streams: Open) -> None:
     first = streams(start={"argv": [b"cat"], "stdin": True, "exec_id": "shared"})
     first.take("started")
