@@ -106,9 +106,10 @@ class RunningContainers:
 
 
 def frozen_above(name: str, by: str) -> FailedPrecondition:
-    """The error for what would start a process where none can run."""
+    """The error for what would start a process where none can run: in `name`, as is seen at `by`, it or one above."""
+    where = "in it" if name == by else "below it"
     return FailedPrecondition(
-        f"Container {name} is frozen, by itself or by one above it: nothing can be started in it.",
+        f"Container {by} is frozen, by itself or by one above it: nothing can be started {where}.",
         resolution="Thaw what is frozen, from the top of the tree down.",
         reason="FROZEN",
         metadata={"seen_at": by},

@@ -37,7 +37,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     "--config", type=click.Path(path_type=Path), metavar="FILE", help=f"TOML file. Default: {CONFIG}, if there."
 )
 @click.option("--print-settings", is_flag=True, help="Show each setting and where its value came from, then end.")
-@click.version_option(package_name="sysproc", prog_name="sysprocd")
+@click.version_option(package_name="sysproc", prog_name="sysprocd", message="%(prog)s %(version)s")
 def main(config: Path | None, print_settings: bool, **flags: Any) -> None:
     """The sysproc daemon: hierarchical containers as a gRPC service."""
     try:

@@ -1,14 +1,14 @@
 """Subcommands for containers: create, list, tree, inspect, update, start, stop, freeze, thaw, destroy."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.options import creation_options, output_option, pairs
+from sysproc_client.cli.options import creation_options, pairs
 from sysproc_client.cli.output import as_json, escaped, human_age, human_size, print_json, print_table
+from sysproc_client.cli.several import each, printed_at_end
 
 if TYPE_CHECKING:
     from sysproc_client.container import Container
@@ -23,12 +23,15 @@ refs = click.argument("refs", nargs=-1, required=True, metavar="REF...")
 def create_command(options: Options, /, no_start: bool, **wanted: Any) -> None:
     """Make a container and start it; prints its id."""
     with options.connect() as client:
-        click.echo(client.create(**wanted, start=not no_start).id)
+        box = client.create(**wanted, start=not no_start)
+    if options.output == "json":
+        print_json(as_json(box))
+    else:
+        click.echo(box.id)
 
 
 @click.command("list")
 @click.option("--label", "labels", multiple=True, callback=pairs, metavar="K=V", help="Only those; `K=` for any value.")
-@output_option
 @click.pass_obj
 def list_command(options: Options, labels: dict[str, str]) -> None:
     """List all containers, oldest first."""
@@ -44,32 +47,52 @@ def list_command(options: Options, labels: dict[str, str]) -> None:
 @click.command("tree")
 @click.pass_obj
 def tree_command(options: Options) -> None:
-    """Show the containers as a tree."""
-    from rich.console import Console
-    from rich.tree import Tree
-
+    """Show the containers as a tree; as JSON, each with its `children`."""
     with options.connect() as client:
         boxes = client.list()
-    top = Tree("host", guide_style="dim")
-    nodes = {"": top}
+    if options.output == "json":
+        print_json(nested(boxes))
+        return
+    click.echo("host")
+    for guide, box in drawn(boxes):
+        click.echo(click.style(guide, dim=True) + label(box))
+
+
+def drawn(boxes: Sequence["Container"]) -> Iterator[tuple[str, "Container"]]:
+    """Each in the order of the tree, with the lines that lead to it."""
+    known = {box.id for box in boxes}
+    below: dict[str, list[Container]] = {}
     for box in boxes:
-        nodes[box.id] = nodes.get(box.parent_id, top).add(label(box))
-    Console(soft_wrap=not sys.stdout.isatty()).print(top)
+        below.setdefault(box.parent_id if box.parent_id in known else "", []).append(box)
+    waiting = [("", below[""])] if boxes else []
+    while waiting:
+        indent, (box, *siblings) = waiting.pop()
+        if siblings:
+            waiting.append((indent, siblings))
+        yield indent + ("├── " if siblings else "└── "), box
+        if box.id in below:
+            waiting.append((indent + ("│   " if siblings else "    "), below[box.id]))
 
 
-def label(box: "Container") -> Any:
+def nested(boxes: Sequence["Container"]) -> list[dict[str, Any]]:
+    """What is at the top, each with what is below it. Parents come before their children."""
+    top: list[dict[str, Any]] = []
+    children = {"": top}
+    for box in boxes:
+        children[box.id] = []
+        children.get(box.parent_id, top).append({**as_json(box), "children": children[box.id]})
+    return top
+
+
+def label(box: "Container") -> str:
     """One container as a line of the tree."""
-    from rich.text import Text
-
-    colour = {"running": "green", "frozen": "cyan", "stopped": "yellow", "failed": "red"}.get(box.state, "")
-    return Text.assemble(
-        (box.name or box.id, "bold"), " ", (box.state, colour), *((f"  {box.id}", "dim") if box.name else "",)
-    )
+    colour = {"running": "green", "frozen": "cyan", "stopped": "yellow", "failed": "red"}.get(box.state)
+    words = [click.style(escaped(box.name or box.id), bold=True), click.style(box.state, fg=colour)]
+    return " ".join([*words, *([click.style(f" {box.id}", dim=True)] if box.name else [])])
 
 
 @click.command("inspect")
 @click.argument("ref")
-@output_option
 @click.pass_obj
 def inspect_command(options: Options, ref: str) -> None:
     """Show everything about a container."""
@@ -127,12 +150,16 @@ def update_command(
         **dict.fromkeys(("ttl", "idle_timeout"), seconds),
     }
     changed |= {name: readers[name](value) for name, value in changed.items() if name in readers}
+    if labels and clear_labels:
+        raise click.UsageError("--label replaces all labels, --clear-labels leaves none: give one of them.")
     if labels or clear_labels:
         changed["labels"] = {} if clear_labels else labels
     if not changed and not clear:
         raise click.UsageError("Nothing to change: give a limit, --ttl, --idle-timeout or --label.")
     with options.connect() as client:
-        client.get(ref).update(**changed, clear=clear, etag=etag)
+        box = client.get(ref).update(**changed, clear=clear, etag=etag)
+    if options.output == "json":
+        print_json(as_json(box))
 
 
 def whole_number(text: str) -> int:
@@ -143,15 +170,11 @@ def whole_number(text: str) -> int:
         raise ValueError(f"{text!r} is no whole number") from None
 
 
-def each(verb: Callable[["Container"], object]) -> Callable[[Options, Sequence[str]], None]:
-    """Do something with each container that is named."""
-
-    def run(options: Options, named: Sequence[str]) -> None:
-        with options.connect() as client:
-            for ref in named:
-                verb(client.get(ref))
-
-    return run
+def change_each(options: Options, refs: Sequence[str], verb: Callable[["Container"], "Container"]) -> None:
+    """Do something with each container that is named; with `-o json`, print what has become of them."""
+    changed: list[dict[str, Any]] = []
+    with options.connect() as client, printed_at_end(options, changed):
+        each(refs, lambda ref: changed.append(as_json(verb(client.get(ref)))))
 
 
 @click.command("start")
@@ -159,7 +182,7 @@ def each(verb: Callable[["Container"], object]) -> Callable[[Options, Sequence[s
 @click.pass_obj
 def start_command(options: Options, refs: Sequence[str]) -> None:
     """Start stopped containers."""
-    each(lambda box: box.start())(options, refs)
+    change_each(options, refs, lambda box: box.start())
 
 
 @click.command("stop")
@@ -168,7 +191,7 @@ def start_command(options: Options, refs: Sequence[str]) -> None:
 @click.pass_obj
 def stop_command(options: Options, refs: Sequence[str], grace: float | None) -> None:
     """Stop containers, not what is below them; their files stay."""
-    each(lambda box: box.stop(grace))(options, refs)
+    change_each(options, refs, lambda box: box.stop(grace))
 
 
 @click.command("freeze")
@@ -176,7 +199,7 @@ def stop_command(options: Options, refs: Sequence[str], grace: float | None) -> 
 @click.pass_obj
 def freeze_command(options: Options, refs: Sequence[str]) -> None:
     """Suspend all processes of containers, and of everything below them."""
-    each(lambda box: box.freeze())(options, refs)
+    change_each(options, refs, lambda box: box.freeze())
 
 
 @click.command("thaw")
@@ -184,7 +207,7 @@ def freeze_command(options: Options, refs: Sequence[str]) -> None:
 @click.pass_obj
 def thaw_command(options: Options, refs: Sequence[str]) -> None:
     """Let frozen containers go on."""
-    each(lambda box: box.thaw())(options, refs)
+    change_each(options, refs, lambda box: box.thaw())
 
 
 @click.command("destroy")
@@ -193,7 +216,16 @@ def thaw_command(options: Options, refs: Sequence[str]) -> None:
 @click.pass_obj
 def destroy_command(options: Options, refs: Sequence[str], dry_run: bool) -> None:
     """Destroy containers and everything below them; prints the ids, deepest first."""
-    with options.connect() as client:
-        for ref in refs:
-            for container_id in client.get(ref)._destroy(validate_only=dry_run):
-                click.echo(container_id)
+    gone: list[str] = []
+
+    def destroy(ref: str) -> None:
+        if ref in gone:
+            return  # it went with one above it
+        for container_id in client.get(ref)._destroy(validate_only=dry_run):
+            if container_id not in gone:
+                gone.append(container_id)
+                if options.output != "json":
+                    click.echo(container_id)
+
+    with options.connect() as client, printed_at_end(options, gone):
+        each(refs, destroy)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.options import output_option
 from sysproc_client.cli.output import human_age, human_size, iso, print_json, print_table
+from sysproc_client.cli.several import each, printed_at_end
 
 if TYPE_CHECKING:
     from nightos.sysproc.v1.image_service_pb2 import Image, ImportImageResponse
@@ -31,6 +31,9 @@ def import_command(options: Options, name: str, source: str, replace: bool) -> N
         imported = client.images.import_(name, what, replace=replace, progress=progress)
     if imported.skipped_devices:
         click.echo(f"{imported.skipped_devices} device nodes were left out: containers have their own.", err=True)
+    if options.output == "json":
+        print_json({**image_json(imported.image), "skipped_devices": imported.skipped_devices})
+        return
     click.echo(imported.image.digest.hex())
 
 
@@ -53,7 +56,6 @@ class shown_progress:
 
 
 @image_command.command("list")
-@output_option
 @click.pass_obj
 def list_images(options: Options) -> None:
     """List the images."""
@@ -100,6 +102,11 @@ def image_json(image: "Image") -> dict[str, object]:
 @click.pass_obj
 def delete_images(options: Options, names: tuple[str, ...]) -> None:
     """Delete images; refused while containers made from them are there."""
-    with options.connect() as client:
-        for name in names:
-            client.images.delete(name)
+    deleted: list[str] = []
+
+    def delete(name: str) -> None:
+        client.images.delete(name)
+        deleted.append(name)
+
+    with options.connect() as client, printed_at_end(options, deleted):
+        each(names, delete)

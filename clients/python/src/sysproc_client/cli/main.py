@@ -1,7 +1,7 @@
 """The top of the command line: global options, the table of subcommands, how errors are told.
 
 Subcommands are imported when they run, so that `--help` is quick; what is printed is decided in
-`sysproc_client.cli.output`.
+`sysproc_client.cli.output`, what becomes of standard streams that fail in `sysproc_client.cli.streams`.
 """
 
 import os
@@ -12,6 +12,9 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
+
+from sysproc_client.cli.streams import NOBODY_READS, leave, open_what_is_closed
+from sysproc_client.version import VERSION
 
 OWN_FAILURE = 125
 # Name of a subcommand: module, and the line in --help.
@@ -63,9 +66,17 @@ class Subcommands(click.Group):
         """Import the command; None for one that is none."""
         if cmd_name not in COMMANDS:
             return None
+        from sysproc_client.cli.options import with_output
+
         module = import_module(f"sysproc_client.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
+        return with_output(getattr(module, f"{cmd_name}_command"))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; that nobody reads its output any more ends it quietly."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(NOBODY_READS) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table, without importing anything."""
@@ -90,6 +101,7 @@ class Subcommands(click.Group):
     "--endpoint", metavar="URL", help="The service: unix:///PATH. Default: $SYSPROC_ENDPOINT, else the host's."
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How results are printed.")
+@click.version_option(VERSION, prog_name="sysproc", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context, endpoint: str | None, output: str) -> None:
     """Create, use and destroy hierarchical containers.
@@ -101,6 +113,9 @@ def cli(context: click.Context, endpoint: str | None, output: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the command."""
+    open_what_is_closed()
+    # What gRPC logs by itself is told in words of ours; read when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     failed = OWN_FAILURE if runs_command(given) else 1
     try:
@@ -111,9 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.UsageError as error:
         error.show()
         leave(OWN_FAILURE if runs_command(given) else error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more: nothing is to be flushed
-        leave(141)
+    except SystemExit as end:
+        leave(NOBODY_READS if end.code else 0)  # what click makes of a pipe that nobody reads, for --help
     except Exception as error:
         leave(tell(error, failed))
     leave(code if isinstance(code, int) else 0)
@@ -125,22 +139,21 @@ def runs_command(given: Sequence[str]) -> bool:
     return bool(words) and any(word in _RUNS_COMMANDS for word in words[:3])
 
 
-def tell(error: Exception, code: int) -> int:
+def tell(error: Exception, code: int, about: str = "") -> int:
     """What happened, and what to do; the exit code. What is no error of the service, or of the user, is a bug."""
     from sysproc_client._core.errors import SysprocError
     from sysproc_client.cli.output import escaped
 
     if not isinstance(error, (SysprocError, ValueError, OSError)):
         raise error
-    message = error.message if isinstance(error, SysprocError) else str(error)
-    click.echo(f"sysproc: {escaped(message)}", err=True)
+    click.echo(f"sysproc: {escaped(about)}{escaped(words_of(error))}", err=True)
     if isinstance(error, SysprocError) and error.resolution:
         click.echo(f"         {escaped(error.resolution)}", err=True)
     return code
 
 
-def leave(code: int) -> NoReturn:
-    """Exit without waiting for threads of gRPC: they may be blocked in a call that nobody waits for any more."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def words_of(error: Exception) -> str:
+    """What an error says to people: of the system's, without number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -16,16 +16,22 @@ def _set_output(context: click.Context, _: click.Parameter, value: str | None) -
         context.find_root().obj.output = value
 
 
-def output_option(command: F) -> F:
-    """`-o` also after the subcommand."""
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Choice(["table", "json"]),
-        callback=_set_output,
-        expose_value=False,
-        help="How results are printed.",
-    )(command)
+def with_output(command: click.Command) -> click.Command:
+    """The same command, with `-o` after it too; of a group each of its commands as well."""
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            with_output(one)
+    if all(parameter.name != "output" for parameter in command.params):
+        command.params.append(
+            click.Option(
+                ["-o", "--output"],
+                type=click.Choice(["table", "json"]),
+                callback=_set_output,
+                expose_value=False,
+                help="How results are printed.",
+            )
+        )
+    return command
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -4,6 +4,7 @@ What comes from inside a container is never trusted: control characters are show
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "K", "M", "G", "T", "P")
 _STEP = 1024
+_GAP = "  "
+# What is shorter says nothing any more.
+LEAST_CUT = 16
 _AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -32,22 +36,22 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=not sys.stdout.isatty()))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns; a pipe gets every character, a terminal what fits."""
-    cells = [[escaped(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        widths = [max([len(name), *(len(row[at]) for row in cells)]) for at, name in enumerate(columns)]
-        for line in ([name.upper() for name in columns], *cells):
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut_last: bool = False) -> None:
+    """Aligned columns. Nothing is cut, since ids are copied; on a terminal perhaps the last one, for who allows it."""
+    cells = [[name.upper() for name in columns], *([escaped(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
+    on_terminal = sys.stdout.isatty()
+    if cut_last and on_terminal:
+        room = shutil.get_terminal_size().columns - sum(widths[:-1]) - len(_GAP) * (len(columns) - 1)
+        cells = [[*row[:-1], cut(row[-1], max(room, LEAST_CUT))] for row in cells]
+    for number, row in enumerate(cells):
+        line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(click.style(line, bold=True) if on_terminal and not number else line)
 
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for row in cells:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+
+def cut(text: str, most: int) -> str:
+    """At most so many characters, and a sign that there were more."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def human_size(value: int | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.options import creation_options, output_option, pairs
+from sysproc_client.cli.options import creation_options, pairs
 from sysproc_client.cli.output import escaped, human_size, iso, print_json, print_table
 
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
@@ -76,7 +76,6 @@ def run_command(context: click.Context, /, command: Sequence[str], keep: bool, u
 
 @click.command("ps")
 @click.argument("ref")
-@output_option
 @click.pass_obj
 def ps_command(options: Options, ref: str) -> None:
     """List the processes in a container."""
@@ -114,4 +113,4 @@ def ps_command(options: Options, ref: str) -> None:
         )
         for one in found
     ]
-    print_table(("pid", "ppid", "uid", "state", "cpu s", "memory", "command"), rows)
+    print_table(("pid", "ppid", "uid", "state", "cpu s", "memory", "command"), rows, cut_last=True)

@@ -11,7 +11,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,12 @@ def feed(process: "Process") -> None:
 
 
 def terminal_size() -> tuple[int, int]:
-    """Rows and columns of this terminal."""
+    """Rows and columns of this terminal, whichever of the standard streams is on it."""
+    for fd in (0, 1, 2):
+        with suppress(OSError):
+            size = os.get_terminal_size(fd)
+            if size.lines and size.columns:
+                return size.lines, size.columns
     columns, rows = shutil.get_terminal_size()
     return rows, columns
 

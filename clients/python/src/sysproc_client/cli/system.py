@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.options import output_option
 from sysproc_client.cli.output import print_json, print_table
 from sysproc_client.version import VERSION
 
@@ -13,7 +12,6 @@ CGROUP_MODES = {1: "unified (version 2)", 2: "hybrid (version 1 controllers)", 3
 
 
 @click.command("whoami")
-@output_option
 @click.pass_obj
 def whoami_command(options: Options) -> None:
     """Who this caller is, as the kernel says."""
@@ -45,7 +43,6 @@ def may_call(methods: Sequence[str]) -> str:
 
 
 @click.command("info")
-@output_option
 @click.pass_obj
 def info_command(options: Options) -> None:
     """What the service and its kernel can do."""
@@ -66,16 +63,20 @@ def info_command(options: Options) -> None:
     for name, value in facts.items():
         click.echo(f"{name:15} {value}")
     rows = [(one["name"], "yes" if one["usable"] else "no", one["since"], one["detail"]) for one in features]
-    print_table(("feature", "usable", "since", "detail"), rows)
+    print_table(("feature", "usable", "since", "detail"), rows, cut_last=True)
 
 
 @click.command("version")
 @click.pass_obj
 def version_command(options: Options) -> None:
     """Versions of the command and of the service."""
-    click.echo(f"sysproc {VERSION}")
+    if options.output != "json":
+        click.echo(f"sysproc {VERSION}")  # also where no service answers
     with options.connect() as client:
         server = client.system_info().version
-    click.echo(f"sysprocd {server}")
+    if options.output == "json":
+        print_json({"sysproc": VERSION, "sysprocd": server})
+    else:
+        click.echo(f"sysprocd {server}")
     if server.split(".")[:2] != VERSION.split(".")[:2]:
         click.echo("They differ: upgrade the older one.", err=True)

@@ -1,0 +1,206 @@
+"""What the `sysproc` command prints, for programs and for people, wherever its output goes.
+
+What its subcommands do is in `tests.e2e.test_command`.
+"""
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sysproc_client import Client
+from sysproc_client.cli.images import image_command
+from sysproc_client.cli.main import COMMANDS
+from tests.e2e.archives import Archive
+from tests.e2e.conftest import Sysproc
+from tests.e2e.daemon import RunningDaemon
+
+COMMAND = str(Path(sys.executable).with_name("sysproc"))
+FIELDS = {"id", "name", "parent", "state", "image", "created"}
+
+# One line of each subcommand, in an order in which all of them work, and what is true of its JSON. `a` is there.
+LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "create": ("--name b --parent a", lambda it: it["name"] == "b" and len(it["id"]) == 16),
+    "list": ("", lambda it: [one["name"] for one in it if one.keys() >= FIELDS] == ["a", "b"]),
+    "tree": ("", lambda it: it[0]["name"] == "a" and it[0]["children"][0]["name"] == "b"),
+    "inspect": ("a/b", lambda it: it["path"] == "a/b"),
+    "update": ("a --pids 50", lambda it: it["limits"]["pids"] == 50),
+    "ps": ("a", lambda it: it[0]["pid"] == 1),
+    "freeze": ("a", lambda it: it[0]["state"] == "frozen"),
+    "thaw": ("a", lambda it: it[0]["state"] == "running"),
+    "stop": ("a/b", lambda it: it[0]["state"] == "stopped"),
+    "start": ("a/b", lambda it: it[0]["state"] == "running"),
+    "destroy": ("a/b", lambda it: len(it) == 1 and len(it[0]) == 16),
+    "whoami": ("", lambda it: it["authority"] is True),
+    "info": ("", lambda it: it["features"][0]["name"]),
+    "version": ("", lambda it: it["sysproc"] == it["sysprocd"]),
+    "image import": ("imported {tar}", lambda it: it["name"] == "imported" and it["digest"]),
+    "image list": ("", lambda it: [one["name"] for one in it] == ["busybox", "imported"]),
+    "image delete": ("imported", lambda it: it == ["imported"]),
+}
+# Their output is the command's inside; ours is none.
+OF_COMMANDS_INSIDE = {"exec": "a -- echo inside", "run": "-- echo inside"}
+
+
+def json_of(sysproc: Sysproc, *arguments: str) -> Any:
+    done = sysproc(*arguments)
+    assert (done.returncode, done.stderr) == (0, b""), arguments
+    return json.loads(done.stdout)
+
+
+def test_the_lines_here_are_all_subcommands() -> None:
+    images = {f"image {name}" for name in image_command.commands}
+    assert LINES.keys() | OF_COMMANDS_INSIDE.keys() == (COMMANDS.keys() - {"image"}) | images
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the subcommand", "after it"])
+def test_every_subcommand_prints_json_if_asked(
+    sysproc: Sysproc, client: Client, archive: Archive, tmp_path: Path, after: bool
+) -> None:
+    archive.add("etc/motd", b"hello")
+    (tmp_path / "image.tar").write_bytes(archive.bytes())
+    client.create(name="a")
+    for subcommand, (line, holds) in LINES.items():
+        words = [*subcommand.split(), *line.format(tar=tmp_path / "image.tar").split()]
+        told = json_of(sysproc, *([*words, "-o", "json"] if after else ["-o", "json", *words]))
+        assert holds(told), (subcommand, told)
+
+
+@pytest.mark.parametrize(("subcommand", "line"), OF_COMMANDS_INSIDE.items())
+def test_the_output_of_a_command_inside_is_its_own(
+    sysproc: Sysproc, client: Client, subcommand: str, line: str
+) -> None:
+    client.create(name="a")
+    assert sysproc(subcommand, "-o", "json", *line.split()).stdout == b"inside\n"
+
+
+def test_of_several_that_are_named_one_that_fails_keeps_no_other_from_it(sysproc: Sysproc, client: Client) -> None:
+    one, other = client.create(name="one"), client.create(name="other")
+    done = sysproc("stop", "one", "nosuch", "other", "nosuch2")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert [line.split(b":")[1] for line in done.stderr.splitlines()[::2]] == [b" nosuch", b" nosuch2"]
+    assert {box.refresh().state for box in (one, other)} == {"stopped"}
+    done = sysproc("destroy", "one", "nosuch", "other")
+    assert (done.returncode, done.stdout.decode().split()) == (1, [one.id, other.id])
+    assert client.list() == []
+
+
+def test_what_went_with_its_parent_is_gone_as_asked(sysproc: Sysproc, client: Client) -> None:
+    parent = client.create()
+    child = client.create(parent=parent)
+    for dry_run in (["--dry-run"], []):
+        done = sysproc("destroy", *dry_run, parent.id, child.id)
+        assert (done.returncode, done.stdout.decode().split()) == (0, [child.id, parent.id])
+
+
+def test_labels_cannot_be_given_and_cleared_at_once(sysproc: Sysproc, client: Client) -> None:
+    box = client.create(labels={"a": "b"})
+    done = sysproc("update", box.id, "--label", "x=y", "--clear-labels")
+    assert done.returncode == 2 and b"--clear-labels" in done.stderr
+    assert dict(box.refresh().message.labels) == {"a": "b"}
+
+
+def test_who_wants_a_child_of_a_frozen_one_is_told_which_one_that_is(sysproc: Sysproc, client: Client) -> None:
+    frozen = client.create(name="frozen").freeze()
+    done = sysproc("create", "--parent", "frozen")
+    assert done.returncode == 1
+    assert f"Container {frozen.id} is frozen" in done.stderr.decode()
+    assert [box.id for box in client.list()] == [frozen.id]
+    frozen.thaw()
+
+
+# -- where it goes
+
+
+@pytest.mark.parametrize(
+    ("line", "codes"),
+    [
+        ("sysproc list >&-", {1}),
+        ("sysproc --help >&-", {1}),
+        ("sysproc list > /dev/full", {1}),
+        ("sysproc list | head -0; exit ${PIPESTATUS[0]}", {0, 141}),
+        ("sysproc --help | head -0; exit ${PIPESTATUS[0]}", {0, 141}),
+        ("sysproc list >&- 2>&-", {1}),
+        ("sysproc list <&- > /dev/null", {0}),
+        ("sysproc nosuch 2>&-", {2}),
+    ],
+)
+def test_an_output_that_takes_nothing_ends_it_quietly(daemon: RunningDaemon, line: str, codes: set[int]) -> None:
+    environment = {**os.environ, "SYSPROC_ENDPOINT": daemon.endpoint}
+    script = f'exec 9>&2; sysproc() {{ {COMMAND} "$@"; }}; {line}'
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode in codes
+    assert b"Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 1, done.stderr
+
+
+def test_a_list_is_never_cut(sysproc: Sysproc, client: Client, daemon: RunningDaemon) -> None:
+    box = client.create(name="a" * 63)
+    for subcommand in ("list", "tree"):
+        shown = on_terminal(daemon, 30, subcommand)
+        assert box.id in shown and box.name in shown
+        assert box.id in sysproc(subcommand).stdout.decode()
+
+
+def test_a_long_command_line_is_cut_on_a_terminal_only(sysproc: Sysproc, client: Client, daemon: RunningDaemon) -> None:
+    box = client.create(name="a")
+    argument = "x" * 200
+    with box.exec(["sh", "-c", "echo up; sleep 1000; :", argument]) as process:
+        next(iter(process))
+        assert argument not in on_terminal(daemon, 100, "ps", "a")
+        assert argument in sysproc("ps", "a").stdout.decode()
+
+
+def test_the_terminal_of_a_command_is_as_large_as_ours_also_where_its_output_is_piped(
+    client: Client, daemon: RunningDaemon
+) -> None:
+    client.create(name="a")
+    arguments = ("exec", "-t", "a", "--", "stty", "size")
+    ours, theirs = terminal(columns=57)
+    done = subprocess.run(
+        [COMMAND, "--endpoint", daemon.endpoint, *arguments],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+        env={**os.environ, "COLUMNS": "99"},
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert done.stdout.split() == [b"33", b"57"]
+
+
+def on_terminal(daemon: RunningDaemon, columns: int, *arguments: str) -> str:
+    """What a subcommand shows on a terminal of this width."""
+    ours, theirs = terminal(columns)
+    with subprocess.Popen([COMMAND, "--endpoint", daemon.endpoint, *arguments], stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while piece := read_terminal(ours):
+            shown += piece
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode()
+
+
+def terminal(columns: int) -> tuple[int, int]:
+    """Both ends of a terminal of 33 rows."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 33, columns, 0, 0))
+    return ours, theirs
+
+
+def read_terminal(ours: int) -> bytes:
+    """What is shown next; nothing at the end."""
+    try:
+        return os.read(ours, 1 << 16)
+    except OSError:  # EIO: nobody has the other end open any more
+        return b""
