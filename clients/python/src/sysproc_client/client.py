@@ -19,11 +19,14 @@ from nightos.sysproc.v1.system_service_pb2_grpc import SystemServiceStub
 from sysproc_client._core.values import (
     Environment,
     as_duration,
+    bad,
     count,
     cpu_millis,
     environment,
+    labels_of,
     reference,
     size_bytes,
+    text,
     to_hex,
 )
 from sysproc_client.connection import Connection
@@ -101,13 +104,18 @@ class Client:
         descendants, depth, storage: what all below may have together. ttl, idle_timeout: when it is destroyed by
         itself. api_users: uids inside that have authority besides root, or `all`. delegate: its root divides its
         part of the cgroups.
-        Safe to repeat with the same request_id (a UUID). Raises SysprocError, ValueError.
+        Safe to repeat with the same request_id (a UUID). Raises SysprocError.
         """
         wanted = pb.Container(
-            name=name, image=image, hostname=hostname, environment=environment(env), seccomp_profile=PROFILES[profile]
+            name=text(name, "name"),
+            image=text(image, "image"),
+            hostname=text(hostname, "hostname"),
+            environment=environment(env),
+            seccomp_profile=profile_number(profile),
+            api_users=users(api_users),
+            delegate=bool(delegate),
+            labels=labels_of(labels),
         )
-        wanted.delegate = delegate
-        wanted.labels.update(labels or {})
         for field, value in (
             ("memory_bytes", None if memory is None else size_bytes(memory)),
             ("cpu_millis", None if cpus is None else cpu_millis(cpus)),
@@ -122,13 +130,11 @@ class Client:
         for name, seconds in (("ttl", ttl), ("idle_timeout", idle_timeout)):
             if seconds is not None:
                 getattr(wanted, name).CopyFrom(as_duration(seconds))
-        if api_users:
-            wanted.api_users.CopyFrom(pb.ApiUsers(all=True) if api_users == "all" else pb.ApiUsers(uids=api_users))
         request = service.CreateContainerRequest(
             container=wanted,
             stopped=not start,
-            overcommit=overcommit,
-            request_id=request_id or str(uuid.uuid4()),
+            overcommit=bool(overcommit),
+            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
         )
         if parent is not None:
             request.parent.CopyFrom(parent.ref if isinstance(parent, Container) else reference(parent))
@@ -158,7 +164,7 @@ class Client:
     def _list(
         self, below: ContainerRef | None, *, children_only: bool = False, labels: Mapping[str, str] | None = None
     ) -> Iterator[Container]:
-        request = service.ListContainersRequest(children_only=children_only, labels=labels or {}, page_size=PAGE)
+        request = service.ListContainersRequest(children_only=children_only, labels=labels_of(labels), page_size=PAGE)
         if below is not None:
             request.below.CopyFrom(below)
         while True:
@@ -184,3 +190,19 @@ class Client:
     def system_info(self) -> system.GetSystemInfoResponse:
         """Versions of the service, and what its kernel can do."""
         return self._call(self._system.GetSystemInfo, system.GetSystemInfoRequest())
+
+
+def profile_number(profile: object) -> pb.SeccompProfile.ValueType:
+    """A profile by its name."""
+    if not isinstance(profile, str) or profile not in PROFILES:
+        raise bad(profile, "profile of system calls", "There are default, strict and open.")
+    return PROFILES[profile]
+
+
+def users(api_users: object) -> pb.ApiUsers | None:
+    """Who besides root has authority inside; None for nobody."""
+    if api_users == "all":
+        return pb.ApiUsers(all=True)
+    if isinstance(api_users, str) or not isinstance(api_users, Sequence):
+        raise bad(api_users, "list of users", 'Give uids, or "all".')
+    return pb.ApiUsers(uids=[count(uid, "a user") for uid in api_users]) if api_users else None

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 
 from sysproc_client._core.errors import from_rpc_error
+from sysproc_client.endpoint import check_endpoint
 
 T = TypeVar("T")
 
@@ -22,8 +23,8 @@ REFUSED = "RST_STREAM with error code 7"
 RETRIES, RETRY_PAUSE_S = 4, 0.05
 
 OPTIONS = (
-    # A service that accepts and says nothing is given up after 2 s.
-    ("grpc.min_reconnect_backoff_ms", 2000),
+    # A service that accepts and says nothing is given up after this; a command has said so within 2 s.
+    ("grpc.min_reconnect_backoff_ms", 1200),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", 16 * 2**20),
@@ -42,8 +43,7 @@ class Connection:
 
     def __init__(self, endpoint: str | None) -> None:
         self.endpoint = chosen_endpoint(endpoint)
-        if not self.endpoint.startswith("unix:"):
-            raise ValueError(f"{self.endpoint!r} is no endpoint: write unix:///path/of/the.sock")
+        check_endpoint(self.endpoint)
         self.channel = grpc.insecure_channel(self.endpoint, options=OPTIONS)
 
     def call(self, method: Callable[..., T], request: Any, *, timeout: float | None = None) -> T:

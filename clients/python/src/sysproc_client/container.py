@@ -17,10 +17,14 @@ from sysproc_client._core.values import (
     Environment,
     as_bytes,
     as_duration,
+    bad,
+    command,
     count,
     cpu_millis,
     environment,
+    labels_of,
     size_bytes,
+    text,
     to_hex,
 )
 from sysproc_client.process import Process, Result
@@ -94,20 +98,22 @@ class Container:
         """
         start = processes.ExecRequest.Start(
             container=self.ref,
-            exec_id=exec_id,
-            argv=[as_bytes(part) for part in argv],
+            exec_id=text(exec_id, "exec_id"),
+            argv=command(argv),
             environment=environment(env),
             working_directory=as_bytes(cwd),
-            stdin=stdin,
+            stdin=bool(stdin),
             spool_bytes=size_bytes(spool),
             spool_policy=processes.SPOOL_POLICY_DROP_OLDEST if drop_oldest else processes.SPOOL_POLICY_UNSPECIFIED,
         )
         if user is not None:
-            start.uid, gid = user if isinstance(user, tuple) else (user, None)
+            uid, gid = pair(user, "user") if isinstance(user, tuple) else (user, None)
+            start.uid = count(uid, "a user")
             if gid is not None:
-                start.gid = gid
+                start.gid = count(gid, "a group")
         if tty is not None:
-            start.terminal.rows, start.terminal.columns = tty
+            rows, columns = pair(tty, "size of a terminal")
+            start.terminal.rows, start.terminal.columns = count(rows, "rows"), count(columns, "columns")
         return Process(self._client._processes, start, self._client.endpoint)
 
     def run(
@@ -121,6 +127,10 @@ class Container:
         timeout: float | None = None,
     ) -> Result:
         """Run a command to its end and collect its output. After `timeout` seconds it is killed: TimedOut."""
+        if not isinstance(input, (bytes, bytearray, memoryview)):
+            raise bad(input, "input of a process", "Give bytes: a text by its encode().")
+        if timeout is not None:
+            as_duration(timeout)
         process = self.exec(argv, env=env, cwd=cwd, user=user, stdin=bool(input))
         if input:
             process._do(lambda machine: machine.write(input))
@@ -182,7 +192,7 @@ class Container:
         etag: str = "",
     ) -> "Container":
         """Change limits, lifetimes (in seconds, ttl from now on) and labels; `clear` names what to lift of these."""
-        wanted, paths = pb.Container(), [CLEARED[name] for name in clear]
+        wanted, paths = pb.Container(), [path_of(name) for name in clear]
         limits = {
             "memory": None if memory is None else size_bytes(memory),
             "cpus": None if cpus is None else cpu_millis(cpus),
@@ -200,9 +210,9 @@ class Container:
                 getattr(wanted, name).CopyFrom(as_duration(seconds))
                 paths.append(name)
         if labels is not None:
-            wanted.labels.update(labels)
+            wanted.labels.update(labels_of(labels))
             paths.append("labels")
-        request = service.UpdateContainerRequest(target=self.ref, container=wanted, etag=etag)
+        request = service.UpdateContainerRequest(target=self.ref, container=wanted, etag=text(etag, "etag"))
         request.update_mask.paths.extend(paths)
         return self._now(self._client._call(self._client._containers.UpdateContainer, request).container)
 
@@ -241,6 +251,20 @@ CLEARED = {
     "ttl": "ttl",
     "idle_timeout": "idle_timeout",
 }
+
+
+def path_of(name: object) -> str:
+    """The path of the field of something that can be lifted."""
+    if not isinstance(name, str) or name not in CLEARED:
+        raise bad(name, "limit or lifetime that can be lifted", f"There are {', '.join(CLEARED)}.")
+    return CLEARED[name]
+
+
+def pair(value: object, what: str) -> tuple[object, object]:
+    """The same, if it is two."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise bad(value, what, "Give two numbers: (0, 0).")
+    return value
 
 
 def as_datetime(timestamp: Timestamp) -> datetime:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
+from sysproc_client._core.values import bad, text
 from sysproc_client.connection import Connection
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Images:
 
     def delete(self, name: str) -> None:
         """Forget an image. Raises NotFound, FailedPrecondition (containers were made from it)."""
-        self._connection.call(self._stub.DeleteImage, pb.DeleteImageRequest(name=name))
+        self._connection.call(self._stub.DeleteImage, pb.DeleteImageRequest(name=text(name, "image")))
 
     def import_(
         self,
@@ -55,6 +56,8 @@ class Images:
     ) -> pb.ImportImageResponse.Imported:
         """Import a folder, a tar file (plain or gzip), or an open one. Raises SysprocError, OSError."""
         if not isinstance(source, (str, os.PathLike)):
+            if not hasattr(source, "read"):
+                raise bad(source, "source of an image", "Give a path, or an open file.")
             return self._send(name, source, 0, replace, progress)
         path = Path(source)
         if path.is_dir():
@@ -66,7 +69,8 @@ class Images:
     def _send(
         self, name: str, stream: BinaryIO, size: int, replace: bool, progress: Progress
     ) -> pb.ImportImageResponse.Imported:
-        requests = self._requests(pb.ImportImageRequest.Header(name=name, replace=replace, size_bytes=size), stream)
+        header = pb.ImportImageRequest.Header(name=text(name, "image"), replace=bool(replace), size_bytes=size)
+        requests = self._requests(header, stream)
         for response in self._connection.stream(self._stub.ImportImage(requests)):
             if response.WhichOneof("update") == "imported":
                 return response.imported
