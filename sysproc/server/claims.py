@@ -1,7 +1,8 @@
 """What one daemon has for itself: directories that no other daemon on this host may use at the same time.
 
 A claim is a flock(2) on the directory itself, gone with the process. The state directory has its own, in
-`sysproc.storage.state_dir`; uid ranges are claimed one by one, in `sysproc.isolation.uid_ranges`.
+`sysproc.storage.state_dir`; uid ranges are claimed one by one, in `sysproc.isolation.uid_ranges`. They are made in
+`sysproc.server.directories`.
 """
 
 import errno
@@ -39,12 +40,6 @@ def claimed(directory: Path, option: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def make_runtime_dir(path: Path) -> None:
-    """Make the runtime directory, whose sockets others may reach."""
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o755)
 
 
 def emptied_private(runtime_dir: Path) -> Path:

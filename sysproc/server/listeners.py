@@ -126,6 +126,8 @@ def remove_dead(path: Path) -> None:
             raise cannot_listen(path, "something that is no socket is there")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise cannot_listen(path, error.strerror or str(error)) from error
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as trial:
         try:
             trial.connect(str(path))

@@ -33,8 +33,9 @@ from sysproc.once import TaskOwner
 from sysproc.processes import Processes
 from sysproc.server.access import AccessUndeclared, Served, methods, served, stale_hosts
 from sysproc.server.call import Call
-from sysproc.server.claims import cgroup_tree, claimed, emptied_private, make_runtime_dir, root_directory
+from sysproc.server.claims import cgroup_tree, claimed, emptied_private, root_directory
 from sysproc.server.container_service import ContainerService
+from sysproc.server.directories import Named, make_directories
 from sysproc.server.health import Health
 from sysproc.server.image_service import ImageService
 from sysproc.server.interceptor import Interceptor, may_call
@@ -77,17 +78,18 @@ class Parts:
 
 async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     """Everything, not running yet; what it holds is given back by the stack. Raises SysprocError."""
+    make_directories(directories(settings))
+    settings.runtime_dir.chmod(0o755)  # whose sockets others may reach
     state_dir = StateDir(settings.state_dir)
     state_dir.make()
     stack.enter_context(state_dir.locked())
-    make_runtime_dir(settings.runtime_dir)
     stack.enter_context(claimed(settings.runtime_dir, "--runtime-dir"))
     private_socket = emptied_private(settings.runtime_dir) / GRPC_SOCKET
+    database = await to_end(Database, state_dir.database)
+    stack.push_async_callback(to_end, database.close)
     cgroups = cgroup_tree(settings)
     cgroups.prepare()
     stack.enter_context(claimed(root_directory(cgroups), "--cgroup-root"))
-    database = await to_end(Database, state_dir.database)
-    stack.push_async_callback(to_end, database.close)
     launcher = Launcher(settings.runtime_dir, cgroups.launcher_procs)
     stack.push_async_callback(launcher.close)
     await launcher.connect()
@@ -97,6 +99,15 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     host = make_host(settings, state_dir, database, launcher, cgroups, relay)
     listeners = HostListeners(launcher, settings.runtime_dir, settings.endpoints, gid)
     return make_parts(host, relay, listeners, private_socket, settings.calls_per_container)
+
+
+def directories(settings: Settings) -> list[Named]:
+    """What the daemon writes into."""
+    return [
+        (settings.state_dir, "--state-dir"),
+        (settings.runtime_dir, "--runtime-dir"),
+        (settings.uid_claims, "--uid-claims"),
+    ]
 
 
 def bounds(settings: Settings) -> Bounds:
