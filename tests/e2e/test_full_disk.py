@@ -3,6 +3,7 @@
 The disk is a tmpfs of the test's own. What is full by a limit instead is in `tests.e2e.test_exec`.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from sysproc_client import Client, Container, LimitExceeded, SysprocError
 from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -50,10 +52,20 @@ def ballast(disk: Path) -> Iterator[Path]:
 
 
 def fill(ballast: Path, left: int = 0) -> None:
-    """Leave only so many bytes free."""
-    free = os.statvfs(ballast.parent)
+    """Leave only so many bytes free; the daemon may take or free some at the same time."""
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(free.f_bavail * free.f_frsize - left, 4096))
+
+        def taken() -> bool:
+            free = os.statvfs(ballast.parent)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(free.f_bavail * free.f_frsize - left, 4096))
+            except OSError as failure:
+                if failure.errno != errno.ENOSPC:
+                    raise
+                return False
+            return True
+
+        wait_until(taken, "the disk is full")
 
 
 def test_a_create_without_room_says_so_and_leaves_nothing(client: Client, ballast: Path) -> None:
