@@ -19,6 +19,7 @@ import errno
 import secrets
 import socket
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,9 @@ from typing import cast
 
 import structlog
 
+from sysproc.ids import to_hex
 from sysproc.server.peer import UNKNOWN, Caller, Peers
+from sysproc.server.streams import Held
 from sysproc.server.throttle import Bucket, Rate, Throttle, Turns
 
 log = structlog.get_logger()
@@ -48,11 +51,12 @@ Carry = Callable[[socket.socket, Caller, Throttle | None], "asyncio.Task[None]"]
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one container may have: connections at a time; new ones, and calls, by time."""
+    """What one container may have: connections at a time; new ones, and calls, by time; bytes held of messages."""
 
     connections: int
     calls: Rate
     accepts: Rate
+    held_bytes: int
 
 
 class Relay:
@@ -72,7 +76,7 @@ class Relay:
 
     def add_host(self, sock: socket.socket) -> None:
         """Answer on a listening socket of the host; the relay owns it from now on."""
-        self._host.append(listener := Listener(sock, self._carry, self._peers.on_host, None))
+        self._host.append(listener := Listener(sock, self._carry, self._peers.on_host, None, "host"))
         if self._accepting:
             listener.start()
 
@@ -80,7 +84,8 @@ class Relay:
         """Answer on a container's listening socket; the fd stays the caller's, until remove_listener."""
         identify = partial(self._peers.in_container, container_id=container_id, uid_base=uid_base, users=users)
         sock = socket.socket(fileno=fd)
-        self._containers[container_id] = listener = Listener(sock, self._carry, identify, self._bounds)
+        listener = Listener(sock, self._carry, identify, self._bounds, to_hex(container_id))
+        self._containers[container_id] = listener
         if self._accepting:
             listener.start()
 
@@ -129,22 +134,28 @@ class Relay:
 
 
 class Listener:
-    """One public socket and the connections that came by it; bounds: those of a container, None on the host."""
+    """One public socket and the connections that came by it.
 
-    def __init__(self, sock: socket.socket, carry: Carry, identify: Identify, bounds: Bounds | None) -> None:
-        self._sock, self._carry, self._identify, self._bounds = sock, carry, identify, bounds
+    bounds: those of a container, None on the host. name: of who is there, for the log.
+    """
+
+    def __init__(
+        self, sock: socket.socket, carry: Carry, identify: Identify, bounds: Bounds | None, name: str
+    ) -> None:
+        self._sock, self._carry, self._identify, self._bounds, self._name = sock, carry, identify, bounds, name
         self._connections: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         calls = None if bounds is None else Bucket(bounds.calls, self._loop.time)
         self._turns = None if calls is None else Turns(calls, self._loop.call_later)
         self._accepts = None if bounds is None else Bucket(bounds.accepts, self._loop.time)
+        self._held = None if bounds is None else Held(bounds.held_bytes)
         self._refusal_lines = Bucket(REFUSAL_LINES, self._loop.time)
         sock.setblocking(False)
 
     def start(self) -> None:
-        """Accept."""
-        self._loop.add_reader(self._sock, self._accept)
+        """Accept; what is logged then is not of the call by which this socket came here."""
+        Context().run(self._loop.add_reader, self._sock, self._accept)
 
     def stop(self) -> socket.socket:
         """Accept no more; idempotent. Returns the socket, to be closed or given back."""
@@ -197,26 +208,36 @@ class Listener:
         try:
             if self._bounds is not None and len(self._connections) >= self._bounds.connections:
                 raise ConnectionRefusedError(f"more than {self._bounds.connections} connections of one container")
-            throttle = None if self._turns is None else Throttle(self._turns)
-            connection = self._carry(public, self._identify(public), throttle)
+            connection = self._carry(public, self._identify(public), self._throttle())
         except OSError as error:
-            if self._refusal_lines.tokens >= 1:
-                self._refusal_lines.spend(1)
-                log.warning("connection refused", error=str(error))
+            self._log_refusal(str(error))
             public.close()
             return
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
 
+    def _throttle(self) -> Throttle | None:
+        if self._turns is None or self._held is None:
+            return None
+        return Throttle(self._turns, self._held, self._log_refusal)
+
+    def _log_refusal(self, why: str) -> None:
+        if self._refusal_lines.tokens >= 1:
+            self._refusal_lines.spend(1)
+            log.warning("connection refused", container=self._name, error=why)
+
 
 class End(asyncio.Protocol):
     """One end of a carried connection: what it receives goes out at the other end.
 
-    It is not read while there is a reason not to: the other end takes no more, or the throttle keeps its bytes.
+    It is not read while there is a reason not to: the other end takes no more, or the throttle keeps its bytes. seen: is
+    shown all that was received.
     """
 
-    def __init__(self, sock: socket.socket, throttle: Throttle | None = None) -> None:
-        self._sock, self._throttle = sock, throttle
+    def __init__(
+        self, sock: socket.socket, throttle: Throttle | None = None, seen: Callable[[bytes], None] | None = None
+    ) -> None:
+        self._sock, self._throttle, self._seen = sock, throttle, seen
         self._unread_because: set[str] = set()
         self._waits = False
         self._transport: asyncio.Transport | None = None
@@ -246,6 +267,8 @@ class End(asyncio.Protocol):
         """See asyncio."""
         if self._throttle is not None:
             data = self._throttled(self._throttle, data)
+        if self._seen is not None:
+            self._seen(data)
         if self._other is None:
             self._early.append(data)
         elif not self._other.is_closing():  # what comes after that has nowhere to go
@@ -254,7 +277,9 @@ class End(asyncio.Protocol):
     def _throttled(self, throttle: Throttle, data: bytes) -> bytes:
         """What may go on; for the rest this end waits, unread."""
         passed = throttle.passed(data)
-        if throttle.waits and not self._waits:
+        if throttle.excess and self._transport is not None:
+            self._transport.abort()
+        elif throttle.waits and not self._waits:
             self._waits = True
             self.leave_unread("rate")
             throttle.turns.wait(self._go_on)
@@ -305,7 +330,7 @@ class End(asyncio.Protocol):
 
 async def carry(public: socket.socket, private: socket.socket, path: str, throttle: Throttle | None) -> None:
     """Connect the private socket, then carry bytes both ways until either end closes. Closes both."""
-    near, far = End(private), End(public, throttle)
+    near, far = End(private, seen=throttle.answered if throttle else None), End(public, throttle)
     try:
         await connect(private, path)
         near_transport, far_transport = await near.open(), await far.open()
@@ -317,6 +342,8 @@ async def carry(public: socket.socket, private: socket.socket, path: str, thrott
     finally:
         near.close()
         far.close()
+        if throttle is not None:
+            throttle.close()
 
 
 async def connect(sock: socket.socket, path: str) -> None:

@@ -88,8 +88,14 @@ class Settings:
         Setting(whole(1, 65536), "N", "Connections of one container at a time, and new ones a second."),
     ] = 64
     calls_per_second: Annotated[
-        int, Setting(whole(1, 10**6), "N", "Calls of one container, twice as many at once; more have to wait.")
+        int, Setting(whole(1, 10**6), "N", "Calls of one container, a few of them at once; more have to wait.")
     ] = 250
+    messages_per_container: Annotated[
+        int,
+        Setting(
+            size_bytes(8 * 2**20, 2**40), "SIZE", "Held for one container's calls under way; more ends a connection."
+        ),
+    ] = 64 * 2**20
     calls_per_container: Annotated[
         int, Setting(whole(1, 65536), "N", "Calls of one container under way at a time; more are refused.")
     ] = 512

@@ -4,15 +4,19 @@
     and the connection is not read: the client's writes block, and nobody else pays for it
 
 The bytes of calls that are under way cost next to nothing, so that streams flow. What frames cost is in
-`sysproc.server.frames`; connections are carried by `sysproc.server.relay`. Large messages are refused by grpcio when
-it sees their length, before it has read them.
+`sysproc.server.frames`, what may be held of messages in `sysproc.server.streams`; connections are carried by
+`sysproc.server.relay`. Large messages are refused by grpcio when it sees their length, before it has read them.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sysproc.server.frames import CALL, HEADER_BYTES, Frames
+from sysproc.server.frames import CALL, Answers, Frames
+from sysproc.server.streams import Held, Streams
+
+# Timers are no finer; without it the loop would turn for nothing.
+LEAST_WAIT_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,11 @@ class Turns:
         """Call this when there is a token again, after those who came before."""
         self._waiting.append(go_on)
         if not self._timed:
-            self._timed = True
-            self._call_later(self.bucket.wait_s(CALL), self._serve)
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timed = True
+        self._call_later(max(LEAST_WAIT_S, self.bucket.wait_s(CALL)), self._serve)
 
     def _serve(self) -> None:
         self._timed = False
@@ -69,25 +76,36 @@ class Turns:
                 break
             self._waiting.popleft()()
         if self._waiting and not self._timed:
-            self._timed = True
-            self._call_later(self.bucket.wait_s(CALL), self._serve)
+            self._set_timer()
 
 
 class Throttle:
-    """One connection of a container: lets its bytes through as they are paid for; turns: where it waits if not."""
+    """One connection of a container: lets its bytes through as they are paid for; turns: where it waits if not.
 
-    def __init__(self, turns: Turns) -> None:
-        self.turns, self._frames, self._kept = turns, Frames(), b""
+    waits: whether something waits for a token, so that the connection is not to be read. excess: whether it is to be
+    closed, which `refuse` is told of.
+    """
+
+    def __init__(self, turns: Turns, held: Held, refuse: Callable[[str], None]) -> None:
+        self.turns, self._refuse, self._streams, self._kept = turns, refuse, Streams(held), b""
+        self._frames, self._answers = Frames(self._streams), Answers(self._streams)
+        self.waits = self.excess = False
 
     def passed(self, data: bytes) -> bytes:
         """What can go on of what was kept and of this; the rest is kept."""
         data = self._kept + data if self._kept else data
         upto, cost = self._frames.paid(data, 0, self.turns.bucket.tokens)
         self.turns.bucket.spend(cost)
-        self._kept = data[upto:]
-        return data[:upto]
+        self._kept, self.waits = data[upto:], self._frames.unpaid
+        if (excess := self._streams.excess) and not self.excess:
+            self.excess = True
+            self._refuse(excess)
+        return b"" if self.excess else data[:upto]
 
-    @property
-    def waits(self) -> bool:
-        """Whether a frame waits for a token, so that the connection is not to be read."""
-        return len(self._kept) >= HEADER_BYTES
+    def answered(self, data: bytes) -> None:
+        """What the service has sent; all of it goes on."""
+        self._answers.read(data)
+
+    def close(self) -> None:
+        """The connection is gone; idempotent."""
+        self._streams.close()

@@ -55,6 +55,8 @@ from sysproc.to_end import to_end
 log = structlog.get_logger()
 
 GRPC_SOCKET = "grpc.sock"
+# What a container may begin at once after a pause: others wait for all of it.
+AT_ONCE_S, LEAST_AT_ONCE = 0.04, 8
 
 # A descriptor (its type differs between the implementations of protobuf), and what answers.
 Service = tuple[Any, object]
@@ -112,8 +114,13 @@ def directories(settings: Settings) -> list[Named]:
 
 def bounds(settings: Settings) -> Bounds:
     """What one container may ask of the relay."""
-    per_second, connections = settings.calls_per_second, settings.connections_per_container
-    return Bounds(connections, Rate(per_second, 2 * per_second), Rate(connections, connections))
+    calls, connections = settings.calls_per_second, settings.connections_per_container
+    return Bounds(
+        connections,
+        Rate(calls, max(calls * AT_ONCE_S, LEAST_AT_ONCE)),
+        Rate(connections, LEAST_AT_ONCE),
+        settings.messages_per_container,
+    )
 
 
 def make_host(

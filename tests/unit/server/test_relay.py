@@ -68,10 +68,10 @@ def listener(path: Path) -> socket.socket:
 
 @asynccontextmanager
 async def relayed(
-    tmp_path: Path, peers: Peers | None = None, most: int = 64, calls: Rate = PLENTY
+    tmp_path: Path, peers: Peers | None = None, most: int = 64, calls: Rate = PLENTY, held: int = 2**30
 ) -> AsyncIterator[Behind]:
     private = tmp_path / "private"
-    relay = Relay(private, peers or Peers(NoCgroups(), os.getgid()), bounds=Bounds(most, calls, PLENTY))
+    relay = Relay(private, peers or Peers(NoCgroups(), os.getgid()), bounds=Bounds(most, calls, PLENTY, held))
     behind = Behind(relay, tmp_path / "public")
     server = await asyncio.start_unix_server(behind.answer, private)
     relay.add_host(listener(behind.public))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sysproc.server.frames import CALL, CARRIER, DATA, HEADERS, OTHER, PREFACE_BYTES, WINDOW_UPDATE, Frames
 from sysproc.server.log_budget import LogBudget
+from sysproc.server.streams import Held, Streams
 from sysproc.server.throttle import Bucket, Rate, Throttle, Turns
 
 PING, RESET = 6, 3
@@ -16,8 +17,8 @@ KINDS = st.sampled_from([DATA, HEADERS, WINDOW_UPDATE, PING, RESET, 0xFF])
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
-    """A frame of one stream."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, 1]) + payload
+    """A frame of one stream; of one that was not opened, so that DATA are not read."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, 2]) + payload
 
 
 class Clock:
@@ -36,7 +37,12 @@ def never(_: float, __: Callable[[], None]) -> None:
 
 def connection(rate: Rate, clock: Callable[[], float] | None = None) -> Throttle:
     """The only connection of a container."""
-    return Throttle(Turns(Bucket(rate, clock or Clock()), never))
+    return on(Turns(Bucket(rate, clock or Clock()), never))
+
+
+def on(turns: Turns) -> Throttle:
+    """One connection of the container that has these tokens."""
+    return Throttle(turns, Held(10**9), pytest.fail)
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -49,7 +55,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 def test_however_they_are_cut_the_same_frames_cost_the_same(frames: list[tuple[int, bytes]], cuts: list[int]) -> None:
     data = b"P" * PREFACE_BYTES + b"".join(frame(kind, payload) for kind, payload in frames)
     costs = {DATA: CARRIER, HEADERS: CALL, WINDOW_UPDATE: CARRIER}
-    meter, kept, passed, spent = Frames(), b"", b"", 0.0
+    meter, kept, passed, spent = Frames(Streams(Held(0))), b"", b"", 0.0
     for piece in pieces(data, cuts):
         kept += piece
         upto, cost = meter.paid(kept, 0, 10**6)
@@ -102,8 +108,8 @@ def test_calls_and_resets_in_a_hurry_are_held_back() -> None:
 def test_all_connections_of_a_container_share_its_tokens() -> None:
     turns = Turns(Bucket(Rate(per_second=1, burst=3), Clock()), never)
     data = bytes(PREFACE_BYTES) + 2 * frame(HEADERS)
-    assert Throttle(turns).passed(data) == data
-    assert Throttle(turns).passed(data) == data[: -len(frame(HEADERS))]
+    assert on(turns).passed(data) == data
+    assert on(turns).passed(data) == data[: -len(frame(HEADERS))]
 
 
 def test_a_bucket_holds_no_more_than_its_burst() -> None:
