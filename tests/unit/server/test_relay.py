@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from sysproc.server.frames import HEADERS, PREFACE_BYTES
+from sysproc.server.frames import DATA, HEADERS, PREFACE_BYTES
 from sysproc.server.peer import UNKNOWN, Caller, Peers
 from sysproc.server.relay import Bounds, Relay
 from sysproc.server.throttle import Rate
@@ -236,6 +236,33 @@ def test_a_container_that_asks_too_much_waits_and_nobody_else_does(tmp_path: Pat
             behind.relay.remove_listener(CONTAINER)
             for each in (writer, *(one for _, one in flooding)):
                 each.close()
+            sock.close()
+
+    run(loop_factory, scene())
+
+
+def test_a_connection_that_makes_the_service_hold_too_much_is_closed_and_no_other(
+    tmp_path: Path, loop_factory: LoopFactory
+) -> None:
+    half = bytes(PREFACE_BYTES) + frame(HEADERS, stream=1) + frame(DATA, b"\0\0\0\4\0" + bytes(500), stream=1)
+
+    async def scene() -> None:
+        async with relayed(tmp_path, Peers(NoCgroups((f"{CONTAINER:016x}",)), None), held=1400) as behind:
+            sock = listener(tmp_path / "inside")
+            behind.relay.add_listener(CONTAINER, sock.fileno(), os.geteuid())
+            pairs = [await asyncio.open_unix_connection(tmp_path / "inside") for _ in range(3)]
+            for reader, writer in pairs[:2]:
+                writer.write(half)
+                assert await reader.readexactly(len(half)) == half
+            pairs[2][1].write(half)
+            assert await pairs[2][0].read() == b""
+            await until(lambda: behind.open == 2)
+            rest = frame(DATA, bytes(300), stream=1)
+            pairs[0][1].write(rest)
+            assert await pairs[0][0].readexactly(len(rest)) == rest, "what the third has sent is not held any more"
+            behind.relay.remove_listener(CONTAINER)
+            for _, writer in pairs:
+                writer.close()
             sock.close()
 
     run(loop_factory, scene())

@@ -16,9 +16,9 @@ PING, RESET = 6, 3
 KINDS = st.sampled_from([DATA, HEADERS, WINDOW_UPDATE, PING, RESET, 0xFF])
 
 
-def frame(kind: int, payload: bytes = b"") -> bytes:
-    """A frame of one stream; of one that was not opened, so that DATA are not read."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, 2]) + payload
+def frame(kind: int, payload: bytes = b"", stream: int = 2) -> bytes:
+    """A frame; its stream is one that no client opens, so that DATA are not read."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, stream]) + payload
 
 
 class Clock:
