@@ -139,9 +139,7 @@ class Listener:
     bounds: those of a container, None on the host. name: of who is there, for the log.
     """
 
-    def __init__(
-        self, sock: socket.socket, carry: Carry, identify: Identify, bounds: Bounds | None, name: str
-    ) -> None:
+    def __init__(self, sock: socket.socket, carry: Carry, identify: Identify, bounds: Bounds | None, name: str) -> None:
         self._sock, self._carry, self._identify, self._bounds, self._name = sock, carry, identify, bounds, name
         self._connections: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
@@ -230,8 +228,8 @@ class Listener:
 class End(asyncio.Protocol):
     """One end of a carried connection: what it receives goes out at the other end.
 
-    It is not read while there is a reason not to: the other end takes no more, or the throttle keeps its bytes. seen: is
-    shown all that was received.
+    It is not read while there is a reason not to: the other end takes no more, or the throttle keeps its bytes.
+    seen: is shown all that was received.
     """
 
     def __init__(

@@ -67,7 +67,8 @@ def run_script(script: str) -> object:
     known: dict[str, object] = {"answer": None, "SysprocError": SysprocError}
     with Client(SOCKET) as client:
         try:
-            exec(script, known | {"client": client}, known)
+            known["client"] = client
+            exec(script, known)  # one namespace, so that functions of the script see its names
         except SysprocError as error:
             return [type(error).__name__, error.reason]
     return known["answer"]

@@ -1,4 +1,4 @@
-"""What the relay leaves to grpcio, or takes for granted of it: a raw client of a real server with the daemon's options."""
+"""What the relay leaves to grpcio, or takes for granted of it: a raw client of a server with the daemon's options."""
 
 import asyncio
 from collections.abc import AsyncIterator

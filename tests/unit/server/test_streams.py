@@ -61,7 +61,7 @@ def test_messages_are_counted_and_held_however_streams_frames_and_reads_cut_them
 ) -> None:
     """The streams take turns, frame by frame; each holds its last message."""
     todo = {stream: b"".join(message(length) for of, length in sent if of == stream) for stream in (1, 3, 5)}
-    last = {stream: length for stream, length in sent}
+    last = dict(sent)
     data, frames = PREFACE + b"".join(frame(HEADERS, stream) for stream in todo), 0
     while any(todo.values()):
         for stream, rest in todo.items():
@@ -90,8 +90,9 @@ def test_messages_wait_for_their_tokens_in_the_middle_of_a_frame() -> None:
     assert meter.unpaid
     assert data[upto:] == 997 * message(0)
     assert cost == pytest.approx(CALL + CARRIER + 3 * MESSAGE)
-    assert meter.paid(data[upto:], 0, 1000) == (len(data) - upto, pytest.approx(997 * MESSAGE))
-    assert not meter.unpaid
+    end, cost = meter.paid(data[upto:], 0, 1000)
+    assert end == len(data) - upto
+    assert cost == pytest.approx(997 * MESSAGE)
 
 
 def test_what_was_kept_of_a_message_shorter_than_a_header_waits_too() -> None:
@@ -138,9 +139,10 @@ def test_a_container_with_too_much_in_messages_loses_the_connection_that_goes_on
     modest, greedy = Connection(held), Connection(held)
     modest.throttle.passed(frame(HEADERS, 1) + frame(DATA, 1, message(400)))
     greedy.throttle.passed(frame(HEADERS, 1) + frame(DATA, 1, b"\0\0\0\4\0" + 500 * b"m"))
-    assert not greedy.throttle.excess
+    assert greedy.refused == []
     assert greedy.throttle.passed(frame(DATA, 1, 101 * b"m")) == b""
-    assert greedy.throttle.excess and greedy.refused == ["more than 1000 bytes in messages of one container"]
+    assert greedy.throttle.excess
+    assert greedy.refused == ["more than 1000 bytes in messages of one container"]
     greedy.throttle.close()
     assert modest.throttle.passed(frame(DATA, 1, message(1000))) == frame(DATA, 1, message(1000))
     assert (held.bytes, modest.refused) == (1000, [])
@@ -149,9 +151,10 @@ def test_a_container_with_too_much_in_messages_loses_the_connection_that_goes_on
 def test_a_client_that_opens_streams_and_reads_no_answers_loses_its_connection() -> None:
     connection = Connection()
     connection.throttle.passed(b"".join(frame(HEADERS, 1 + 2 * number) for number in range(MOST_OPEN)))
-    assert not connection.throttle.excess
+    assert connection.refused == []
     connection.throttle.passed(frame(HEADERS, 3 + 2 * MOST_OPEN))
-    assert connection.throttle.excess and len(connection.refused) == 1
+    assert connection.throttle.excess
+    assert len(connection.refused) == 1
 
 
 def test_streams_that_grpcio_does_not_open_are_not_kept() -> None:
