@@ -25,7 +25,7 @@ PATH = "/run/sysproc/sysproc.sock"
 CONNECTIONS = 64
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 DATA, HEADERS, RESET, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
-END_STREAM, END_HEADERS = 1, 4
+ACK, END_STREAM, END_HEADERS = 1, 1, 4
 WINDOW, INITIAL_WINDOW_SIZE = 65535, b"\0\4"
 CANCEL = b"\0\0\0\x08"
 SILENCE_S = 2.0
@@ -100,14 +100,15 @@ class Flood:
         at = 0
         while len(self._unread) >= (end := at + 9 + int.from_bytes(self._unread[at : at + 3], "big")):
             stream = int.from_bytes(self._unread[at + 5 : at + 9], "big")
-            self._seen(self._unread[at + 3], stream, self._unread[at + 9 : end])
+            self._seen(self._unread[at + 3], self._unread[at + 4], stream, self._unread[at + 9 : end])
             at = end
         self._unread = self._unread[at:]
 
-    def _seen(self, kind: int, stream: int, payload: bytes) -> None:
+    def _seen(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == WINDOW_UPDATE and stream < len(self._windows):
             self._windows[stream] += int.from_bytes(payload, "big")
-        elif kind == SETTINGS:
+        elif kind == SETTINGS and not flags & ACK:
+            self._unsent += frame(SETTINGS, ACK, 0, b"")  # the windows hold from then on
             for at in range(0, len(payload), 6):
                 if payload[at : at + 2] == INITIAL_WINDOW_SIZE:
                     before, self._initial = self._initial, int.from_bytes(payload[at + 2 : at + 6], "big")
