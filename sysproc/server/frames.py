@@ -18,22 +18,22 @@ HEADER = Struct(">BHBBL")
 NUMBER = 2**31 - 1
 # What a frame costs, in calls: a call begins with HEADERS. Of the others there are honestly more (a stream of input
 # or output needs one for each few KiB), but many for nothing are a flood, too: pings, settings, resets. A message in
-# DATA costs besides: a frame can have thousands, and each is work for the interpreter.
-CALL, CARRIER, OTHER, MESSAGE = 1.0, 0.01, 0.1, 0.05
+# DATA costs besides: a frame can have thousands, and each is work for the interpreter (input for a process: 0.4 ms).
+CALL, CARRIER, OTHER, MESSAGE = 1.0, 0.01, 0.1, 0.2
 _COSTS = {DATA: CARRIER, HEADERS: CALL, WINDOW_UPDATE: CARRIER}
 
 
 class Frames:
     """The frames that one client sends; bytes go in as they come, and out up to where they are paid for.
 
-    unpaid: whether the last bytes stopped for want of credit, not of bytes.
+    unpaid: what the next thing costs if the last bytes stopped for want of credit; 0 if for want of bytes.
     """
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         # Of the preface or a payload; 0 is the stream of what is passed on without a look.
         self._left, self._stream = PREFACE_BYTES, 0
-        self.unpaid = False
+        self.unpaid = 0.0
 
     def paid(self, data: bytes, at: int, credit: float) -> tuple[int, float]:
         """From a place in the data: how far it can be passed on for this credit, and what that costs.
@@ -41,16 +41,16 @@ class Frames:
         Stops before a frame or message that is not paid for, or a header that is not there as a whole: so the rest of
         the data comes again, with what follows.
         """
-        cost, self.unpaid = 0.0, False
+        cost, self.unpaid = 0.0, 0.0
         while True:
             at, price = self._payload(data, at, credit - cost)
             cost += price
             if self._left or len(data) - at < HEADER_BYTES:
-                self.unpaid = self._left > 0 and at < len(data)
+                self.unpaid = MESSAGE if self._left and at < len(data) else 0.0
                 return at, cost
             price = _COSTS.get(data[at + 3], OTHER)
             if cost + price > credit:
-                self.unpaid = True
+                self.unpaid = price
                 return at, cost
             cost += price
             self._header(data, at)

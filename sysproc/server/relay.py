@@ -280,7 +280,7 @@ class End(asyncio.Protocol):
         elif throttle.waits and not self._waits:
             self._waits = True
             self.leave_unread("rate")
-            throttle.turns.wait(self._go_on)
+            throttle.turns.wait(throttle.waits, self._go_on)
         return passed
 
     def _go_on(self) -> None:

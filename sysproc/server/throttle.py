@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sysproc.server.frames import CALL, Answers, Frames
+from sysproc.server.frames import Answers, Frames
 from sysproc.server.streams import Held, Streams
 
 # Timers are no finer; without it the loop would turn for nothing.
@@ -56,25 +56,27 @@ class Turns:
 
     def __init__(self, bucket: Bucket, call_later: Callable[[float, Callable[[], None]], object]) -> None:
         self.bucket, self._call_later = bucket, call_later
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._timed = False
 
-    def wait(self, go_on: Callable[[], None]) -> None:
-        """Call this when there is a token again, after those who came before."""
-        self._waiting.append(go_on)
+    def wait(self, price: float, go_on: Callable[[], None]) -> None:
+        """Call this when so much can be paid, after those who came before."""
+        self._waiting.append((price, go_on))
         if not self._timed:
             self._set_timer()
 
     def _set_timer(self) -> None:
         self._timed = True
-        self._call_later(max(LEAST_WAIT_S, self.bucket.wait_s(CALL)), self._serve)
+        self._call_later(max(LEAST_WAIT_S, self.bucket.wait_s(self._waiting[0][0])), self._serve)
 
     def _serve(self) -> None:
         self._timed = False
         for _ in range(len(self._waiting)):
-            if self.bucket.tokens < CALL:
+            price, go_on = self._waiting[0]
+            if self.bucket.tokens < price:
                 break
-            self._waiting.popleft()()
+            self._waiting.popleft()
+            go_on()
         if self._waiting and not self._timed:
             self._set_timer()
 
@@ -82,14 +84,14 @@ class Turns:
 class Throttle:
     """One connection of a container: lets its bytes through as they are paid for; turns: where it waits if not.
 
-    waits: whether something waits for a token, so that the connection is not to be read. excess: whether it is to be
-    closed, which `refuse` is told of.
+    waits: the price of what waits to be paid, so that the connection is not to be read; 0 if nothing does. excess:
+    whether it is to be closed, which `refuse` is told of.
     """
 
     def __init__(self, turns: Turns, held: Held, refuse: Callable[[str], None]) -> None:
         self.turns, self._refuse, self._streams, self._kept = turns, refuse, Streams(held), b""
         self._frames, self._answers = Frames(self._streams), Answers(self._streams)
-        self.waits = self.excess = False
+        self.waits, self.excess = 0.0, False
 
     def passed(self, data: bytes) -> bytes:
         """What can go on of what was kept and of this; the rest is kept."""

@@ -55,8 +55,8 @@ from sysproc.to_end import to_end
 log = structlog.get_logger()
 
 GRPC_SOCKET = "grpc.sock"
-# What a container may begin at once after a pause: others wait for all of it.
-AT_ONCE_S, LEAST_AT_ONCE = 0.04, 8
+# What a container may begin at once after a pause, in calls (for so long's rate) and connections: others wait for it.
+CALLS_AT_ONCE_S, LEAST_CALLS_AT_ONCE, CONNECTIONS_AT_ONCE = 0.016, 4, 8
 
 # A descriptor (its type differs between the implementations of protobuf), and what answers.
 Service = tuple[Any, object]
@@ -117,8 +117,8 @@ def bounds(settings: Settings) -> Bounds:
     calls, connections = settings.calls_per_second, settings.connections_per_container
     return Bounds(
         connections,
-        Rate(calls, max(calls * AT_ONCE_S, LEAST_AT_ONCE)),
-        Rate(connections, LEAST_AT_ONCE),
+        Rate(calls, max(calls * CALLS_AT_ONCE_S, LEAST_CALLS_AT_ONCE)),
+        Rate(connections, CONNECTIONS_AT_ONCE),
         settings.messages_per_container,
     )
 
