@@ -12,21 +12,23 @@ from nightos.sysproc.v1.container_pb2 import Container
 from sysproc.containers import Containers
 from sysproc.server.call import Call
 from sysproc.server.convert import containers as convert
+from sysproc.server.starts import Starts
 from sysproc.storage.hierarchy import ContainerRow
 
 
 class ContainerService:
     """The servicer of ContainerService."""
 
-    def __init__(self, containers: Containers) -> None:
-        self._containers = containers
+    def __init__(self, containers: Containers, starts: Starts) -> None:
+        self._containers, self._starts = containers, starts
 
     async def CreateContainer(self, request: pb.CreateContainerRequest, call: Call) -> pb.CreateContainerResponse:
         """See the proto."""
         wanted = convert.wanted_from_proto(request, call.target, call.viewer)
         if request.validate_only:
             return pb.CreateContainerResponse(container=convert.new_to_proto(await self._containers.validate(wanted)))
-        row = await self._containers.create(wanted, call.key(request))
+        async with self._starts.turn(call.caller.container_id):
+            row = await self._containers.create(wanted, call.key(request))
         return pb.CreateContainerResponse(container=convert.container_to_proto(row, call.viewer))
 
     async def GetContainer(self, _: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
@@ -49,7 +51,8 @@ class ContainerService:
 
     async def StartContainer(self, _: pb.StartContainerRequest, call: Call) -> pb.StartContainerResponse:
         """See the proto."""
-        row = await self._containers.start(call.container)
+        async with self._starts.turn(call.caller.container_id):
+            row = await self._containers.start(call.container)
         return pb.StartContainerResponse(container=await self._shown(row, call))
 
     async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:

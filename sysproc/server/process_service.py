@@ -17,13 +17,14 @@ from sysproc.processes import Processes
 from sysproc.server.call import Call
 from sysproc.server.convert import processes as convert
 from sysproc.server.exec_requests import obey
+from sysproc.server.starts import Starts
 
 
 class ProcessService:
     """The servicer of ProcessService."""
 
-    def __init__(self, containers: Containers, processes: Processes) -> None:
-        self._containers, self._processes = containers, processes
+    def __init__(self, containers: Containers, processes: Processes, starts: Starts) -> None:
+        self._containers, self._processes, self._starts = containers, processes, starts
 
     async def Exec(self, requests: AsyncIterator[pb.ExecRequest], call: Call) -> AsyncIterator[pb.ExecResponse]:
         """See the proto."""
@@ -47,7 +48,8 @@ class ProcessService:
                 *convert.offsets_from_proto(attach),
             )
         wanted = convert.wanted_from_proto(first.start)
-        return await self._processes.start(await self._containers.running(call.container), wanted, call.viewer)
+        async with self._starts.turn(call.caller.container_id):
+            return await self._processes.start(await self._containers.running(call.container), wanted, call.viewer)
 
     async def Wait(self, request: pb.WaitRequest, call: Call) -> pb.WaitResponse:
         """See the proto."""

@@ -99,6 +99,9 @@ class Settings:
     calls_per_container: Annotated[
         int, Setting(whole(1, 65536), "N", "Calls of one container under way at a time; more are refused.")
     ] = 512
+    starts_per_container: Annotated[
+        int, Setting(whole(1, 65536), "N", "What one container is starting at a time; more have to wait.")
+    ] = 2
     streams_per_connection: Annotated[
         int, Setting(whole(1, 65536), "N", "Calls at a time on one connection; more have to wait.")
     ] = 100

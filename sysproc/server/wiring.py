@@ -44,6 +44,7 @@ from sysproc.server.peer import Caller, Peers
 from sysproc.server.process_service import ProcessService
 from sysproc.server.relay import Bounds, Relay
 from sysproc.server.settings import Settings
+from sysproc.server.starts import Starts
 from sysproc.server.system_service import SystemService
 from sysproc.server.targets import Resolver
 from sysproc.server.throttle import Rate
@@ -100,7 +101,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     relay = Relay(private_socket, peers, bounds=bounds(settings))
     host = make_host(settings, state_dir, database, launcher, cgroups, relay)
     listeners = HostListeners(launcher, settings.runtime_dir, settings.endpoints, gid)
-    return make_parts(host, relay, listeners, private_socket, settings.calls_per_container)
+    return make_parts(host, relay, listeners, private_socket, settings)
 
 
 def directories(settings: Settings) -> list[Named]:
@@ -152,17 +153,16 @@ def make_host(
     )
 
 
-def make_parts(
-    host: Host, relay: Relay, listeners: HostListeners, private_socket: Path, calls_per_container: int
-) -> Parts:
+def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socket: Path, settings: Settings) -> Parts:
     """The verbs, the services on top of them, and what stands before these."""
     tasks = TaskOwner()
     containers = Containers(host, tasks)
     processes = Processes(host, tasks)
     lifetimes = Lifetimes(host, containers)
-    ours = our_services(host, containers, processes)
+    ours = our_services(host, containers, processes, Starts(settings.starts_per_container))
     health = Health(descriptor.full_name for descriptor, _ in ours)
     table = list(all_served(ours, health))
+    resolver = Resolver(host.database)
     return Parts(
         host=host,
         tasks=tasks,
@@ -172,12 +172,12 @@ def make_parts(
         relay=relay,
         listeners=listeners,
         health=health,
-        interceptor=Interceptor(table, relay.caller, Resolver(host.database), lifetimes.used, calls_per_container),
+        interceptor=Interceptor(table, relay.caller, resolver, lifetimes.used, settings.calls_per_container),
         private_socket=private_socket,
     )
 
 
-def our_services(host: Host, containers: Containers, processes: Processes) -> list[Service]:
+def our_services(host: Host, containers: Containers, processes: Processes, starts: Starts) -> list[Service]:
     """The services of the API and what answers each."""
     container = container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"]
     process = process_service_pb2.DESCRIPTOR.services_by_name["ProcessService"]
@@ -189,8 +189,8 @@ def our_services(host: Host, containers: Containers, processes: Processes) -> li
         return [method.name for method in every if may_call(caller, method)]
 
     return [
-        (container, ContainerService(containers)),
-        (process, ProcessService(containers, processes)),
+        (container, ContainerService(containers, starts)),
+        (process, ProcessService(containers, processes, starts)),
         (image, ImageService(host.images)),
         (system, SystemService(containers, System(host.cgroups, host.state_dir), permitted)),
     ]

@@ -25,6 +25,7 @@ from sysproc.server.call import Call
 from sysproc.server.container_service import ContainerService
 from sysproc.server.image_service import ImageService
 from sysproc.server.peer import Caller
+from sysproc.server.starts import Starts
 from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.images import Image
 
@@ -106,8 +107,16 @@ def image_verbs() -> Recorder:
     return Recorder(list=[IMAGE, IMAGE], delete=None)
 
 
+def container_service(verbs: Any) -> ContainerService:
+    return ContainerService(verbs, Starts(1))
+
+
 SERVICES: list[tuple[Any, Callable[[], Recorder], Callable[[Any], object]]] = [
-    (containers.DESCRIPTOR.services_by_name["ContainerService"], container_verbs, ContainerService),
+    (
+        containers.DESCRIPTOR.services_by_name["ContainerService"],
+        container_verbs,
+        container_service,
+    ),
     (images.DESCRIPTOR.services_by_name["ImageService"], image_verbs, ImageService),
 ]
 
