@@ -124,43 +124,6 @@ static pid_t bear(int cgroup, int *pidfd)
 	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
-static char *last_parenthesis(char *text)
-{
-	char *last = NULL;
-
-	while ((text = strchr(text, ')')))
-		last = text++;
-	return last;
-}
-
-static uint64_t read_number(const char *text)
-{
-	uint64_t value = 0;
-
-	while (*text >= '0' && *text <= '9')
-		value = value * 10 + (uint64_t)(*text++ - '0');
-	return value;
-}
-
-/* Field 22 of /proc/PID/stat, counted from the end of the name, which may hold anything (proc(5)). */
-static uint64_t start_time(pid_t pid)
-{
-	char path[32], text[1024];
-	ssize_t got;
-	char *at;
-	int fd;
-
-	*add_text(add_number(path, (unsigned)pid), "/stat") = 0;
-	fd = open_at_host_proc(path, O_RDONLY);
-	got = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-	close(fd);
-	text[got > 0 ? got : 0] = 0;
-	at = last_parenthesis(text);
-	for (int field = 2; at && field < 22; field++)
-		at = strchr(at + 1, ' ');
-	return at ? read_number(at + 1) : 0;
-}
-
 /* What the child got and the supervisor does not use. */
 static void let_go(struct ends *ends)
 {
@@ -205,7 +168,7 @@ int exec_main(void)
 	if (pid < 0)
 		return not_started(STEP_CLONE, errno);
 	close_cgroups(&spec, cgroup);
-	put(STATE_PID_START, start_time(pid));
+	put(STATE_PID_START, stat_field(pid, STAT_START_TIME));
 	put(STATE_PID, (uint64_t)pid);
 	put(STATE_STARTED_NS, now_ns());
 	put(STATE_PHASE, PHASE_RUNNING);

@@ -15,6 +15,8 @@
 
 #include "native.h"
 
+#include <sys/types.h>
+
 enum {
 	SPEC_FD = 3,     /* a memfd with the spec below; closed once the child runs */
 	STATE_FD = 4,    /* the file of the state page; its open file description is flock'ed while we live */
@@ -150,6 +152,8 @@ int step_outside(void);
 enum { SUPERVISOR_FD = 3 };
 int keep_only_supervisor(void);
 void die_with_supervisor(void);
+enum stat_field { STAT_START_TIME = 22, STAT_EXIT_CODE = 52 };
+uint64_t stat_field(pid_t pid, enum stat_field wanted);
 int open_at_host_proc(const char *path, int flags);
 _Noreturn void child_main(struct spec *spec, const struct ends *ends);
 _Noreturn void fail(enum step step, int number, int code);

@@ -353,17 +353,32 @@ static void receive_master(void)
 	close_fd(&job.terminal_socket);
 }
 
+/*
+ * A process that somebody inside traces is his to reap first, and he may never do it: then it is told from /proc, and
+ * whoever is its parent when he has ended reaps it.
+ */
+static int status_at_end(void)
+{
+	siginfo_t end = { 0 };
+
+	if (waitid(P_PIDFD, (id_t)job.child, &end, WEXITED | WNOHANG) < 0)
+		return -1;
+	if (!end.si_pid)
+		return (int)stat_field((pid_t)get(STATE_PID), STAT_EXIT_CODE);
+	return end.si_code == CLD_EXITED ? end.si_status << 8 : end.si_status;
+}
+
 static void note_end(void)
 {
+	int status = status_at_end();
 	struct timespec now;
-	siginfo_t end;
 
-	if (waitid(P_PIDFD, (id_t)job.child, &end, WEXITED) < 0)
+	if (status < 0)
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
 	put(STATE_ENDED_NS, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
-	put(STATE_EXIT_NUMBER, (uint64_t)end.si_status);
-	put(STATE_EXIT_KIND, end.si_code == CLD_EXITED ? EXIT_CODE : EXIT_SIGNAL);
+	put(STATE_EXIT_NUMBER, (uint64_t)(WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status)));
+	put(STATE_EXIT_KIND, WIFEXITED(status) ? EXIT_CODE : EXIT_SIGNAL);
 	put(STATE_PHASE, PHASE_ENDED);
 	close_fd(&job.child);
 	job.ended = true;

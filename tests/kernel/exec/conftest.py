@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sysproc.isolation.exec_state import ProcessEnd
+from tests.compiled import compiled
 from tests.kernel.exec.supervised import Box, Supervised, Wish
 
 BASE = 0x70000000 + 4000 * 65536
@@ -43,6 +44,17 @@ def box() -> Iterator[Box]:
         pidfd = os.pidfd_open(pid)
         yield Box(pid, pidfd, BASE)
         os.close(pidfd)
+
+
+def put_program(box: Box, source: Path) -> str:
+    """Compile a program of a test, and put it into the box; its path there."""
+    program = compiled(source)
+    if program is None:
+        pytest.skip("no C compiler here")
+    inside = Path(f"/proc/{box.init_pid}/root/bin/{source.stem}")
+    inside.write_bytes(program.read_bytes())
+    inside.chmod(0o755)
+    return f"/bin/{source.stem}"
 
 
 Start = Callable[..., Supervised]

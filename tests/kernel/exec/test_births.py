@@ -8,8 +8,7 @@ import pytest
 
 from sysproc.isolation.exec_spec import Window
 from sysproc.isolation.exec_state import Slot
-from tests.compiled import compiled
-from tests.kernel.exec.conftest import Start
+from tests.kernel.exec.conftest import Start, put_program
 from tests.kernel.exec.supervised import Box, Supervised, Wish
 
 BIRTHS = 60
@@ -19,13 +18,7 @@ READABLE = ("mountinfo", "mounts", "net/dev", "net/route")
 @pytest.fixture(scope="module")
 def watcher(box: Box) -> str:
     """The program, in the box."""
-    program = compiled(Path(__file__).with_name("births.c"))
-    if program is None:
-        pytest.skip("no C compiler here")
-    inside = Path(f"/proc/{box.init_pid}/root/bin/births")
-    inside.write_bytes(program.read_bytes())
-    inside.chmod(0o755)
-    return "/bin/births"
+    return put_program(box, Path(__file__).with_name("births.c"))
 
 
 def watch(start: Start, watcher: str) -> Supervised:

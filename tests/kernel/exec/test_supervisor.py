@@ -6,10 +6,12 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from sysproc.isolation.exec_spec import Fd
 from sysproc.isolation.exec_state import ExitKind, Phase, Slot, StatePage, Step
 from sysproc.linux.pidfd import pidfd_getfd
-from tests.kernel.exec.conftest import Start
+from tests.kernel.exec.conftest import Start, put_program
 from tests.kernel.exec.supervised import Box, Supervised, Wish
 
 
@@ -79,3 +81,18 @@ def test_it_costs_little(start: Start) -> None:
     status = Path(f"/proc/{supervised.pid}/status").read_text()
     resident = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
     assert resident < 1024
+
+
+@pytest.mark.parametrize(("how", "expected"), [("exit 7", (7, None)), ("kill -KILL $$", (None, signal.SIGKILL))])
+def test_one_that_is_traced_by_somebody_who_never_reaps_it_has_ended_all_the_same(
+    box: Box, start: Start, how: str, expected: tuple[int | None, int | None]
+) -> None:
+    traced = start("sh", "-c", f"echo begun; read go; {how}", wish=Wish(stdin=True))
+    traced.until_text(b"begun\n")
+    tracer = start(put_program(box, Path(__file__).with_name("tracer.c")), str(traced.page[Slot.PID_INSIDE]))
+    tracer.until_text(b"tracing\n")
+    (traced.directory / "stdin").write_bytes(b"go\n")
+    traced.poke()
+    end = traced.wait_end()
+    assert (end.code, end.signal) == expected
+    assert tracer.page.phase is Phase.RUNNING

@@ -17,7 +17,10 @@ HEADER = Path(sysproc.isolation.native.__file__).with_name("exec.h")
 
 
 # What only one side needs: the sizes of its own buffers, and the ends of lists.
-ONLY_IN_C = {"SPEC_WORDS", "CANNOT_EXECUTE", "NOT_FOUND", "IUTF8", "ICANON", "VEOF", "MOST_TASKS", "SUPERVISOR_FD"}
+ONLY_IN_C = {
+    *("SPEC_WORDS", "CANNOT_EXECUTE", "NOT_FOUND", "IUTF8", "ICANON", "VEOF"),
+    *("MOST_TASKS", "SUPERVISOR_FD", "STAT_START_TIME", "STAT_EXIT_CODE"),
+}
 TWINS: dict[str, type[IntEnum] | type[IntFlag]] = {
     "SPEC_": exec_spec.Word,
     "FLAG_": exec_spec.Flag,
