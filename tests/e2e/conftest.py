@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sysproc_client import Client, Container
-from tests.e2e.archives import Archive
+from tests.archives import Archive
 from tests.e2e.daemon import RunningDaemon
 from tests.leaks import leak_check
 

@@ -20,7 +20,7 @@ import pytest
 from sysproc_client import Client
 from sysproc_client.cli.images import image_command
 from sysproc_client.cli.main import COMMANDS
-from tests.e2e.archives import Archive
+from tests.archives import Archive
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
 

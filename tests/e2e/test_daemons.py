@@ -15,7 +15,7 @@ import pytest
 
 from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from sysproc_client import Client
-from tests.e2e.archives import Archive
+from tests.archives import Archive
 from tests.e2e.daemon import DaemonFailed, RunningDaemon
 from tests.waiting import wait_until
 

@@ -16,7 +16,7 @@ import pytest
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc_client import Client, Container, FailedPrecondition, InvalidArgument, NotFound, SysprocError
-from tests.e2e.archives import BUSYBOX, Archive
+from tests.archives import BUSYBOX, Archive
 from tests.e2e.daemon import RunningDaemon
 
 Add = Callable[..., None]

@@ -15,7 +15,7 @@ from sysproc.isolation.root_mount import mount_detached
 from sysproc.linux.files import syncfs
 from sysproc.storage.vsf.gpt import read_gpt
 from sysproc_client import Client, Container, FailedPrecondition, LimitExceeded
-from tests.e2e.archives import Archive
+from tests.archives import Archive
 from tests.e2e.daemon import RunningDaemon
 
 Imported = Callable[[bytes], Container]
