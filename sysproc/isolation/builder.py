@@ -56,6 +56,9 @@ from sysproc.undo import Undo
 
 _NAMESPACES = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
 
+# Of a failure's text, in bytes: six times as long in JSON at most, and so in one read of 4096.
+MOST_TEXT = 600
+
 KEEPER_STATUS, KEEPER_INIT_PIDFD, KEEPER_LISTENER, KEEPER_DEV = 3, 4, 5, 6
 
 
@@ -267,9 +270,11 @@ def wait_for_end(go: socket.socket) -> None:
 
 
 def failure_message(failure: OSError) -> bytes:
-    """op and target as the wrappers of `sysproc.linux` put them into the filename."""
-    fields = {"errno": failure.errno or errno.EIO, "target": str(failure.filename or failure.strerror or "")}
-    return json.dumps({"failed": fields})[:4000].encode()
+    """op and target as the wrappers of `sysproc.linux` put them into the filename; cut to what is read at once."""
+    said = failure.filename or failure.strerror or ""
+    target = os.fsencode(said) if isinstance(said, (str, bytes)) else str(said).encode()
+    fields = {"errno": failure.errno or errno.EIO, "target": target[:MOST_TEXT].decode(errors="backslashreplace")}
+    return json.dumps({"failed": fields}).encode()
 
 
 def error_of(message: bytes) -> OSError:
