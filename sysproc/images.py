@@ -41,6 +41,8 @@ FORMAT_TIMEOUT_S = 120.0
 UNPACK_TIMEOUT_S = 3600.0
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZLIB_GZIP = 31
+# What follows a member is copied when it ends; there may be very many in a chunk.
+_GZIP_PIECE = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ class Images:
         digest, size, counter = hashlib.sha256(), 0, GzipCounter()
         async for chunk in chunks:
             await to_end(self._spool_chunk, spool, chunk)
+            await to_end(counter.feed, chunk)
             digest.update(chunk)
-            counter.feed(chunk)
             size += len(chunk)
             progress(Progress(size, 0, 0))
         failpoint("images.import.after_spool")
@@ -269,31 +271,57 @@ class Images:
 
 
 class GzipCounter:
-    """Counts how large a stream is without gzip, while it comes in; a plain tar is as large as it is."""
+    """Counts how large a stream is without gzip, while it comes in; a plain tar is as large as it is.
+
+    Raises InvalidArgument when that is more than any root may have, long before the end of what never ends.
+    """
 
     def __init__(self) -> None:
         self.unpacked_bytes = 0
-        self._first, self._gzip = True, zlib.decompressobj(_ZLIB_GZIP)
-        self._plain = False
+        self._first, self._plain = True, False
+        self._gzip = zlib.decompressobj(_ZLIB_GZIP)
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes; broken gzip counts as it is, and is refused when it is unpacked."""
         if self._first and chunk:
-            self._plain, self._first = not chunk.startswith(_GZIP_MAGIC), False
+            self._plain, self._first = not _GZIP_MAGIC.startswith(chunk[:2]), False
+        for at in range(0, len(chunk), _GZIP_PIECE):
+            self._feed_piece(chunk[at : at + _GZIP_PIECE])
+            if self.unpacked_bytes > MAX_ROOT_BYTES:
+                raise too_large_unpacked()
+
+    def _feed_piece(self, piece: bytes) -> None:
         if self._plain:
-            self.unpacked_bytes += len(chunk)
+            self.unpacked_bytes += len(piece)
             return
         try:
-            while chunk:
-                self.unpacked_bytes += len(self._gzip.decompress(chunk, MIB))
-                chunk = self._gzip.unconsumed_tail
+            while piece := self._member(piece):
+                self.unpacked_bytes += len(self._gzip.decompress(piece, MIB))
+                piece = self._gzip.unconsumed_tail or self._gzip.unused_data
         except zlib.error:
             self._plain = True
+            self.unpacked_bytes += len(piece)
+
+    def _member(self, piece: bytes) -> bytes:
+        """What is left to decompress; after one member, and zeros, comes the next (RFC 1952, pigz, cat)."""
+        if self._gzip.eof and (piece := piece.lstrip(b"\0")):
+            self._gzip = zlib.decompressobj(_ZLIB_GZIP)
+        return piece
 
 
 def image_bytes(tar_bytes: int) -> int:
     """The size of the VSF for a tar of this size: room for ext4's tables and for what small files waste."""
     return -(-(tar_bytes * 5 // 4 + 24 * MIB) // MIB) * MIB + 2 * ALIGNMENT
+
+
+def too_large_unpacked() -> InvalidArgument:
+    """The error for an archive that fits into no root."""
+    return InvalidArgument(
+        "The archive is too large.",
+        details=f"Unpacked it has more than {MAX_ROOT_BYTES} bytes.",
+        resolution="Send a smaller one.",
+        reason="BAD_ARCHIVE",
+    )
 
 
 def check_digest(digest: str, expected: bytes | None) -> None:

@@ -1,0 +1,47 @@
+"""How large an archive is without its compression. What becomes of the figure is in `sysproc.images`."""
+
+import gzip
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sysproc import images
+from sysproc.errors import InvalidArgument
+from sysproc.images import GzipCounter
+
+
+def counted(stream: bytes, chunk: int) -> int:
+    """What the counter says when the stream comes in chunks."""
+    counter = GzipCounter()
+    for at in range(0, len(stream), chunk):
+        counter.feed(stream[at : at + chunk])
+    return counter.unpacked_bytes
+
+
+@given(st.lists(st.binary(max_size=5000), min_size=1, max_size=6), st.integers(1, 3000), st.integers(0, 700))
+def test_all_members_of_a_gzip_stream_count(parts: list[bytes], chunk: int, zeros: int) -> None:
+    stream = b"".join(gzip.compress(part) + bytes(zeros) for part in parts)
+    assert gzip.decompress(stream) == b"".join(parts)
+    assert counted(stream, chunk) == sum(map(len, parts))
+
+
+def test_a_member_that_unpacks_to_very_much_counts_whole() -> None:
+    stream = gzip.compress(b"start") + gzip.compress(bytes(50 << 20)) + gzip.compress(b"end")
+    assert counted(stream, 1 << 20) == (50 << 20) + 8
+
+
+def test_a_plain_stream_counts_as_it_is() -> None:
+    assert counted(b"plain" * 1000, 700) == 5000
+
+
+def test_a_broken_stream_counts_and_is_refused_later() -> None:
+    stream = gzip.compress(bytes(range(256)) * 100)
+    assert counted(stream + b"rubbish" * 100, 100) >= 25_600 + 600
+    assert counted(b"\x1f, which is no gzip" * 100, 1) >= 1800
+
+
+def test_what_unpacks_to_more_than_any_root_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_ROOT_BYTES", 1 << 20)
+    with pytest.raises(InvalidArgument, match="too large"):
+        counted(gzip.compress(bytes(64 << 20)), 512)
