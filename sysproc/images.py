@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from sysproc.busybox_image import IMAGE_NAME, busybox_tar, is_static
-from sysproc.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted, SysprocError
+from sysproc.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SysprocError,
+    Unavailable,
+)
 from sysproc.failpoints import failpoint
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from sysproc.isolation.launcher_protocol import FRAME_NAME
@@ -350,7 +358,7 @@ def job_failed(what: str, failure: ChildFailed) -> SysprocError:
         return InvalidArgument(
             "The archive cannot be unpacked.",
             details=f"{failure.target}.",
-            resolution="Send a tar, plain or compressed with gzip, and whole.",
+            resolution="Send a tar, plain or compressed with gzip, and whole: with the two blocks of zeros at its end.",
             reason="BAD_ARCHIVE",
         )
     if failure.errno == errno.EINVAL:
@@ -366,6 +374,20 @@ def job_failed(what: str, failure: ChildFailed) -> SysprocError:
             details=f"{failure}.",
             resolution="Free some space on the disk with the state directory.",
             reason="DISK_FULL",
+        )
+    if failure.errno in (errno.ENOMEM, errno.ETIME):
+        return ResourceExhausted(
+            f"It takes more than a job may have to {what}.",
+            details=f"{failure.target}.",
+            resolution="Make the archive smaller: fewer entries, or fewer bytes.",
+            reason="JOB_LIMIT",
+        )
+    if failure.errno == errno.ECHILD:
+        return Unavailable(
+            f"What was to {what} was killed before it was done.",
+            details=f"{failure.target}.",
+            resolution="Try again; if it happens again, look for the kernel's out-of-memory messages.",
+            reason="CHILD_KILLED",
         )
     return Internal(
         f"It was not possible to {what}.",

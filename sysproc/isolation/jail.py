@@ -19,6 +19,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -37,18 +38,25 @@ from sysproc.linux.unix_sockets import send_with_fds
 
 Values = Mapping[str, Any]
 
-# Address space in bytes, CPU time in seconds, open files: enough for any archive, little enough for a hostile one.
+# Enough for any archive, little enough for a hostile one.
+MEMORY_BYTES = 1 << 30
+CPU_S = 3000
+# J is init of its PID namespace: of SIGXCPU it notices only what it has a handler for, SIGKILL comes at the hard limit.
 _RLIMITS = {
-    resource.RLIMIT_AS: 1 << 30,
-    resource.RLIMIT_CPU: 3600,
-    resource.RLIMIT_NOFILE: 256,
-    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_AS: (MEMORY_BYTES, MEMORY_BYTES),
+    resource.RLIMIT_CPU: (CPU_S, CPU_S + 10),
+    resource.RLIMIT_NOFILE: (256, 256),
+    resource.RLIMIT_CORE: (0, 0),
+}
+_LIMITS = {
+    errno.ENOMEM: f"The unpacker may have {MEMORY_BYTES >> 20} MiB of memory",
+    errno.ETIME: f"The unpacker may have {CPU_S} s of processor time",
 }
 
 
 def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping[str, Any]:
     """The job: fds are the image file and the archive; values say where the filesystem is, and the uid range."""
-    from sysproc.isolation.unpack import unpack_archive  # noqa: PLC0415 - tarfile and zlib only where they are used
+    from sysproc.isolation.unpack import out_of_time, unpack_archive  # noqa: PLC0415 - zlib only where it is used
 
     image, archive = fds
     frame = Path(values["frame"])
@@ -56,6 +64,7 @@ def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping
     enter_own_mount_namespace()
     root = mount_detached(image, fstype="ext4", offset=values["offset"], size=values["size"])
     failpoint("jobs.unpack.after_mount")
+    signal.signal(signal.SIGXCPU, out_of_time)
     born = bear_as(
         values["uid_base"], lambda go: _inside(go, values, lambda: unpack_archive(archive, partial(tell, go)))
     )
@@ -82,15 +91,31 @@ def _relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
     while True:
         message = born.go.recv(8192)
         if not message:
-            raise OSError(errno.ECHILD, "ended without a result", "the unpacker was ended (a limit of time or memory)")
+            raise OSError(errno.ECHILD, "ended without a result", how_it_ended(*os.wait4(born.pid, 0)[1:]))
         said = json.loads(message)
         if "failed" in said:
-            raise error_of(message)
+            raise with_its_limit(error_of(message))
         if "result" in said:
             counts = said["result"]
             return {name: int(counts[name]) for name in ("entries", "bytes", "skipped_devices", "skipped_attributes")}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             report.send(json.dumps({"progress": {k: int(v) for k, v in said["progress"].items()}}).encode())
+
+
+def with_its_limit(failure: OSError) -> OSError:
+    """A failure of J; if it has met a limit, then with the figure."""
+    if failure.errno not in _LIMITS:
+        return failure
+    text = f"{_LIMITS[failure.errno]}, and the archive takes more: {failure.filename}"
+    return OSError(failure.errno, failure.strerror, text)
+
+
+def how_it_ended(status: int, usage: resource.struct_rusage) -> str:
+    """For a J that could say nothing any more: what ended it, and what it had used until then."""
+    code = os.waitstatus_to_exitcode(status)
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    spent, most = usage.ru_utime + usage.ru_stime, usage.ru_maxrss >> 10
+    return f"the unpacker {how}, after {spent:.0f} of {CPU_S} s of processor time and with {most} MiB of memory"
 
 
 def sync(root: int) -> None:
@@ -120,8 +145,8 @@ def _inside(go: socket.socket, values: Values, work: Callable[[], Mapping[str, i
     """J's life. Everything it needs was imported before: its base uid may not be able to read our modules."""
     become_root(go)
     make_it_the_root(enter_attached_root(go))
-    for limit, value in _RLIMITS.items():
-        resource.setrlimit(limit, (value, value))
+    for limit, values_of_it in _RLIMITS.items():
+        resource.setrlimit(limit, values_of_it)
     os.umask(0)
     load_filter(bytes.fromhex(values["seccomp_filter"]))
     go.send(json.dumps({"result": work()}).encode())

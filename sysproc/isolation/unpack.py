@@ -1,8 +1,15 @@
 """Unpacking a tar, plain or gzip, into the root directory of this process: inside the jail only.
 
 The process's root is the new filesystem, so that no path, link or `..` of the archive leads out of it. Kept: owners,
-modes, times, links, extended attributes where the kernel allows them. Devices are left out and counted. A broken
-archive is OSError(EBADMSG). How the jail is made is in `sysproc.isolation.jail`.
+modes, times, links, extended attributes where the kernel allows them. Devices are left out and counted. What is
+wrong with an archive is the errno of an OSError:
+
+    EBADMSG         it is broken: no tar, truncated, or it contradicts itself
+    EINVAL          it has something that no container's filesystem can have
+    ENOSPC          it does not fit
+    ENOMEM, ETIME   it takes more memory or processor time than this process may have
+
+How the archive is read is in `sysproc.isolation.tar_reader`, how the jail is made in `sysproc.isolation.jail`.
 """
 
 import errno
@@ -10,22 +17,40 @@ import gzip
 import io
 import os
 import posixpath
-import shutil
-import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import IO
+from typing import IO, NoReturn
+
+from sysproc.isolation.tar_headers import Kind, broken, shown
+from sysproc.isolation.tar_reader import COPY_BYTES, Entry, TarReader
 
 PROGRESS_INTERVAL_S = 0.2
-COPY_BYTES = 1 << 20
 MAX_ID = 65535
+# The sum of the sizes of all files, of which sparse ones cost nothing; what a message and a database can hold.
+MAX_TOTAL_BYTES = 1 << 60
 _GZIP_MAGIC = b"\x1f\x8b"
-_XATTR_PREFIX = "SCHILY.xattr."
-# Below a link to nowhere or to a file, in a loop of links, with a name that is too long.
-_IMPOSSIBLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+# Below a link to nowhere or to a file, in a loop of links, in the place of a directory that is not empty, …
+_CONTRADICTIONS = (
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.ENOENT,
+    errno.EPERM,
+)
+# Too long a name or path, too many links to one file, too large a file or attribute.
+_BEYOND_THE_FILESYSTEM = (
+    errno.ENAMETOOLONG,
+    errno.EMLINK,
+    errno.E2BIG,
+    errno.ERANGE,
+    errno.EFBIG,
+    errno.EOVERFLOW,
+)
 _NO_SUCH_ATTRIBUTE = (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL)
 
 
@@ -40,165 +65,212 @@ class Counts:
 
 
 def unpack_archive(fd: int, progress: Callable[[dict[str, int]], object]) -> dict[str, int]:
-    """Unpack everything; the counts. OSError: EBADMSG (no tar, broken), ENOSPC (it does not fit), EINVAL (ids)."""
+    """Unpack everything; the counts. OSError as the module says."""
+    with limits_as_oserror(), broken_compression_as_oserror(), opened(fd) as stream:
+        return asdict(unpack_entries(TarReader(stream), progress))
+
+
+def unpack_entries(archive: TarReader, progress: Callable[[dict[str, int]], object]) -> Counts:
+    """All entries; the times of directories at the end, when nothing more is made in them."""
     counts, told = Counts(), time.monotonic()
-    directories: list[tarfile.TarInfo] = []
-    with broken_archive_as_oserror(), opened(fd) as archive:
-        for member in archive:
-            unpack_member(archive, member, counts)
-            if member.isdir():
-                directories.append(member)
-            if time.monotonic() - told > PROGRESS_INTERVAL_S:
-                progress(asdict(counts))
-                told = time.monotonic()
-    for directory in reversed(directories):
-        set_times(directory, inside(directory.name))
-    return asdict(counts)
+    times: dict[bytes, int] = {}
+    for entry in archive:
+        unpack_entry(archive, entry, counts, times)
+        if time.monotonic() - told > PROGRESS_INTERVAL_S:
+            progress(asdict(counts))
+            told = time.monotonic()
+    for path, mtime_ns in times.items():
+        with suppress(FileNotFoundError, NotADirectoryError):  # it was below a link that leads elsewhere now
+            set_time(path, mtime_ns)
+    return counts
+
+
+class OutOfTime(BaseException):
+    """The limit of processor time is reached; no Exception, so that nothing on the way takes it for another failure."""
+
+
+def out_of_time(*_: object) -> NoReturn:
+    """The handler of SIGXCPU."""
+    raise OutOfTime
 
 
 @contextmanager
-def broken_archive_as_oserror() -> Iterator[None]:
-    """What the readers raise for input that is no archive, as one errno."""
+def limits_as_oserror() -> Iterator[None]:
+    """The limits of memory and of processor time, in words."""
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError, ValueError, OverflowError) as why:
-        raise OSError(errno.EBADMSG, "broken archive", f"broken archive: {why}") from None
+    except MemoryError:
+        # Told below, where what the archive took is free again.
+        failure = OSError(errno.ENOMEM, "out of memory", "it has too many directories, or too large headers")
+    except OutOfTime:
+        failure = OSError(errno.ETIME, "out of time", "it has too many entries, or too much data")
+    else:
+        return
+    raise failure
 
 
 @contextmanager
-def opened(fd: int) -> Iterator[tarfile.TarFile]:
-    """The archive as a stream; what follows its end is read too, so that the sender never meets a closed pipe."""
+def broken_compression_as_oserror() -> Iterator[None]:
+    """What gzip raises for input that is none or ends too early, as one errno."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as why:
+        raise broken(str(why)) from None
+
+
+@contextmanager
+def opened(fd: int) -> Iterator[IO[bytes]]:
+    """The archive without its compression."""
     with open(fd, "rb", buffering=COPY_BYTES) as raw:
         magic = raw.peek(2)[:2] if isinstance(raw, io.BufferedReader) else b""
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if magic == _GZIP_MAGIC else raw  # type: ignore[assignment]  # reads alike
-        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
-            yield archive
-        while stream.read(COPY_BYTES):
-            pass
+        yield gzip.GzipFile(fileobj=raw) if magic == _GZIP_MAGIC else raw  # type: ignore[misc]  # reads alike
 
 
-def inside(name: str) -> str:
+def inside(name: bytes) -> bytes:
     """The path in the new root: absolute, without `..`."""
-    if "\0" in name:
-        raise OSError(errno.EBADMSG, "NUL in a name", f"broken archive: NUL in the name {name!r}")
-    return posixpath.normpath("/" + name)
+    return posixpath.normpath(b"/" + name.lstrip(b"/"))
 
 
-def unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, counts: Counts) -> None:
-    """One entry, whatever kind it is. EBADMSG for one that contradicts those before it, or no filesystem takes."""
+def unpack_entry(archive: TarReader, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
+    """One entry, whatever kind it is. EBADMSG if it contradicts those before it, EINVAL if no filesystem takes it."""
     try:
-        _unpack_member(archive, member, counts)
+        _unpack_entry(archive, entry, counts, times)
     except OSError as failure:
-        if failure.errno not in _IMPOSSIBLE:
-            raise
-        text = f"broken archive: {member.name[:200]!r}: {failure.strerror}"
-        raise OSError(errno.EBADMSG, "impossible entry", text) from None
+        if failure.filename is None or isinstance(failure.filename, str):
+            raise  # it has its words already, or it is no matter of a path of the archive
+        text = f"{shown(entry.name)}: {failure.strerror}"
+        if failure.errno in _CONTRADICTIONS:
+            raise broken(text) from None
+        if failure.errno in _BEYOND_THE_FILESYSTEM:
+            raise OSError(errno.EINVAL, "beyond the filesystem", text) from None
+        raise OSError(failure.errno, failure.strerror, text) from None
 
 
-def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, counts: Counts) -> None:
-    path = inside(member.name)
+def _unpack_entry(archive: TarReader, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
+    path = inside(entry.name)
     counts.entries += 1
-    if member.ischr() or member.isblk():
+    if entry.kind is Kind.DEVICE:
         counts.skipped_devices += 1
         return
     make_parents(path)
-    if member.isdir():
+    if entry.kind is Kind.DIRECTORY:
         make_directory(path)
+        times[path] = entry.mtime_ns
     else:
-        remove_what_is_there(path)
-        make(archive, member, path, counts)
-    if not member.islnk():
-        set_owner_mode_attributes(member, path, counts)
+        remove_what_is_there(path, times)
+        make(archive, entry, path, counts)
+    if entry.kind is not Kind.HARD_LINK:
+        set_owner_mode_attributes(entry, path, counts)
 
 
-def make(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, counts: Counts) -> None:
+def make(archive: TarReader, entry: Entry, path: bytes, counts: Counts) -> None:
     """Anything but a directory or a device."""
-    if member.issym():
-        os.symlink(member.linkname, path)
-    elif member.islnk():
-        make_hard_link(member, path)
-    elif member.isfifo():
-        os.mkfifo(path, 0o600)
-    elif member.isfile():
-        counts.bytes += write_file(archive, member, path)
-    else:
-        raise OSError(errno.EBADMSG, "unknown", f"broken archive: unknown kind of entry {member.name!r}")
+    match entry.kind:
+        case Kind.SYMLINK:
+            os.symlink(entry.link, path)
+        case Kind.HARD_LINK:
+            make_hard_link(entry, path)
+        case Kind.FIFO:
+            os.mkfifo(path, 0o600)
+        case _:
+            counts.bytes += entry.size
+            if counts.bytes > MAX_TOTAL_BYTES:
+                raise OSError(errno.EINVAL, "too large", f"its files have more than {MAX_TOTAL_BYTES} bytes together")
+            write_file(archive, entry, path)
 
 
-def make_parents(path: str) -> None:
+def make_parents(path: bytes) -> None:
     """Directories that the archive does not mention have mode 755 and belong to root."""
-    parent = posixpath.dirname(path)
-    if not os.path.isdir(parent):
-        os.makedirs(parent, 0o755, exist_ok=True)
+    missing, parent = [], posixpath.dirname(path)
+    while not os.path.isdir(parent):
+        missing.append(parent)
+        parent = posixpath.dirname(parent)
+    for directory in reversed(missing):
+        os.mkdir(directory, 0o755)
 
 
-def make_directory(path: str) -> None:
-    """A directory that is there already is kept, a link to one as well; anything else gives way."""
-    if path == "/" or os.path.isdir(path):
+def make_directory(path: bytes) -> None:
+    """A directory that is there already is kept, a link to one as well; a file gives way."""
+    if os.path.isdir(path):
         return
-    remove_what_is_there(path)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
     os.mkdir(path, 0o755)
 
 
-def remove_what_is_there(path: str) -> None:
-    """A later entry of the same name wins."""
+def remove_what_is_there(path: bytes, times: dict[bytes, int]) -> None:
+    """A later entry of the same name wins; over a directory only if nothing is in it, as with tar."""
+    if path == b"/":
+        raise broken("an entry for the root itself is no directory")
     try:
         os.unlink(path)
     except FileNotFoundError:
         return
     except IsADirectoryError:
-        shutil.rmtree(path)
+        os.rmdir(path)
+        times.pop(path, None)
 
 
-def make_hard_link(member: tarfile.TarInfo, path: str) -> None:
+def make_hard_link(entry: Entry, path: bytes) -> None:
     """To an entry that came before, and to nothing else."""
     try:
-        os.link(inside(member.linkname), path, follow_symlinks=False)
+        os.link(inside(entry.link), path, follow_symlinks=False)
     except FileNotFoundError:
-        text = f"broken archive: {member.name!r} is a hard link to {member.linkname!r}, which is not in it"
-        raise OSError(errno.EBADMSG, "dangling hard link", text) from None
+        raise broken(f"{shown(entry.name)} is a hard link to {shown(entry.link)}, which is not in it") from None
 
 
-def write_file(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> int:
-    """The contents of a regular file; its size. Zeros become holes."""
-    source = archive.extractfile(member)
-    if source is None:
-        raise OSError(errno.EBADMSG, "no data", f"broken archive: {member.name!r} has no data")
-    with source, open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as target:
-        while block := source.read(COPY_BYTES):
-            if block.count(0) == len(block):
-                target.seek(len(block), os.SEEK_CUR)
-            else:
-                target.write(block)
-        target.truncate(member.size)
-    return member.size
+def write_file(archive: TarReader, entry: Entry, path: bytes) -> None:
+    """The contents of a regular file. Zeros become holes."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as target, named(path):
+        for offset, length in entry.segments:
+            target.seek(offset)
+            for block in archive.data(length):
+                if block.count(0) == len(block):
+                    target.seek(len(block), os.SEEK_CUR)
+                else:
+                    target.write(block)
+        target.truncate(entry.size)
 
 
-def set_owner_mode_attributes(member: tarfile.TarInfo, path: str, counts: Counts) -> None:
-    """In the order that the kernel needs: a chown clears set-id bits and capabilities."""
-    if not (0 <= member.uid <= MAX_ID and 0 <= member.gid <= MAX_ID):
-        text = f"{member.name!r} belongs to {member.uid}:{member.gid}, and a container has the ids 0 to {MAX_ID}"
-        raise OSError(errno.EINVAL, "id out of range", text)
-    os.chown(path, member.uid, member.gid, follow_symlinks=False)
-    if not member.issym():
-        os.chmod(path, member.mode & 0o7777)
-    for name, value in member.pax_headers.items():
-        if name.startswith(_XATTR_PREFIX):
-            set_attribute(path, name.removeprefix(_XATTR_PREFIX), value, counts)
-    if not member.isdir():
-        set_times(member, path)
-
-
-def set_attribute(path: str, name: str, value: str, counts: Counts) -> None:
-    """An extended attribute; one that a container's root may not set is left out and counted."""
+@contextmanager
+def named(path: bytes) -> Iterator[None]:
+    """Calls on an fd fail without a path; here the path is told."""
     try:
-        os.setxattr(path, name, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+        yield
     except OSError as failure:
-        if failure.errno not in _NO_SUCH_ATTRIBUTE:
-            raise
-        counts.skipped_attributes += 1
+        if failure.filename is not None or failure.errno is None:
+            raise  # of reading the archive
+        raise OSError(failure.errno, failure.strerror, path) from None
 
 
-def set_times(member: tarfile.TarInfo, path: str) -> None:
+def set_owner_mode_attributes(entry: Entry, path: bytes, counts: Counts) -> None:
+    """In the order that the kernel needs: a chown clears set-id bits and capabilities."""
+    if not (0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID):
+        text = f"{shown(entry.name)} belongs to {entry.uid}:{entry.gid}, and a container has the ids 0 to {MAX_ID}"
+        raise OSError(errno.EINVAL, "id out of range", text)
+    os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+    if entry.kind is not Kind.SYMLINK:
+        os.chmod(path, entry.mode & 0o7777)
+    set_attributes(path, entry.attributes, counts)
+    if entry.kind is not Kind.DIRECTORY:
+        set_time(path, entry.mtime_ns)
+
+
+def set_attributes(path: bytes, attributes: Mapping[bytes, bytes], counts: Counts) -> None:
+    """Extended attributes; those that a container's root may not set are left out and counted."""
+    for name, value in attributes.items():
+        try:
+            os.setxattr(path, name, value, follow_symlinks=False)
+        except OSError as failure:
+            if failure.errno == errno.ENOSPC and os.statvfs("/").f_bavail:
+                # All those of one file have to fit into one block.
+                raise OSError(errno.E2BIG, "attributes are too large", path) from None
+            if failure.errno not in _NO_SUCH_ATTRIBUTE:
+                raise
+            counts.skipped_attributes += 1
+
+
+def set_time(path: bytes, mtime_ns: int) -> None:
     """The time of the last change, of the entry itself and not of what it links to."""
-    os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
+    os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)

@@ -16,7 +16,7 @@ import pytest
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc_client import Client, Container, FailedPrecondition, InvalidArgument, NotFound, SysprocError
-from tests.archives import BUSYBOX, Archive
+from tests.archives import BUSYBOX, Archive, header, pax
 from tests.e2e.daemon import RunningDaemon
 
 Add = Callable[..., None]
@@ -141,6 +141,57 @@ def test_random_bytes_are_refused(client: Client, seed: int) -> None:
 
 def test_nothing_at_all_is_refused(client: Client) -> None:
     refused(client, b"")
+
+
+def test_an_archive_without_its_end_is_refused(client: Client, archive: Archive) -> None:
+    """All entries are there, and nothing says that there were no more."""
+    data = good(archive).rstrip(b"\0")
+    assert "truncated" in str(refused(client, data.ljust(-(-len(data) // 512) * 512, b"\0")))
+
+
+def test_a_broken_header_in_the_middle_is_refused(client: Client, archive: Archive) -> None:
+    data = good(archive)
+    at = data.index(b"file25\0")
+    assert f"byte {at}" in str(refused(client, data[:at] + b"FILE" + data[at + 4 :]))
+
+
+HOSTILE = {
+    "headers of one entry": header("again", flag=b"L") * 5000,
+    "more than 1048576 bytes": header("huge", flag=b"x", at=124, value=b"\x80" + (3 << 30).to_bytes(11, "big")),
+    "'inf' is no time": pax({"mtime": "inf"}) + header("file"),
+    "the root itself": header("kept/") + header(".", b"x"),
+    "File name too long": pax({"path": "d/" * 3000}) + header("x"),
+    "attributes are too large": pax({"SCHILY.xattr.user.a": "x" * 5000}) + header("x"),
+    "No such file": header("x", flag=tarfile.SYMTYPE),
+    "Directory not empty": header("d/" * 40 + "f") + header("d"),
+    "unknown kind": header("x", at=0, value=b"\xff" * 90, flag=b"V"),
+}
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_what_no_archiver_makes_is_refused_with_the_reason(client: Client, words: str) -> None:
+    failure = refused(client, HOSTILE[words] + bytes(1024))
+    assert failure.reason == "BAD_ARCHIVE" and words in str(failure)
+
+
+def test_more_links_to_a_file_than_ext4_knows_are_refused(client: Client) -> None:
+    links = b"".join(header(f"link{number}", flag=tarfile.LNKTYPE, at=157, value=b"f") for number in range(65_001))
+    assert "Too many links" in str(refused(client, header("f") + links + bytes(1024)))
+
+
+def test_a_path_of_many_levels_is_there(archive: Archive, imported: Imported) -> None:
+    archive.busybox()
+    archive.add("d/" * 1500 + "file", b"deep")
+    box = imported(archive.bytes())
+    assert text(box, "sh", "-c", f"cd /{'d/' * 700} && cat {'d/' * 800}file") == "deep"
+
+
+def test_gzip_of_many_members_is_the_same(archive: Archive, imported: Imported) -> None:
+    archive.busybox()
+    archive.add("big", random.Random(1).randbytes(40 << 20))
+    data = archive.bytes()
+    members = b"".join(gzip.compress(data[at : at + (1 << 20)], 1) for at in range(0, len(data), 1 << 20))
+    assert text(imported(members), "sh", "-c", "wc -c </big").strip() == str(40 << 20)
 
 
 def test_a_declared_size_beyond_all_bounds_is_refused(client: Client) -> None:
