@@ -3,13 +3,17 @@
 A sentinel directory of the host, whose absolute path the hostile archives name, is compared before and after.
 """
 
+import errno
 import gzip
 import io
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,9 @@ import pytest
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc_client import Client, Container, FailedPrecondition, InvalidArgument, NotFound, SysprocError
 from tests.archives import BUSYBOX, Archive, header, pax
+from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
+from tests.waiting import wait_until
 
 Add = Callable[..., None]
 NEEDS_RECOVERY = 0x4
@@ -241,6 +247,84 @@ def test_a_folder_is_imported_as_it_is(client: Client, imported: Imported, tmp_p
     finally:
         box.destroy()
         client.images.delete("hostile")
+
+
+class Failing:
+    """A stream that fails after some bytes, as a disk or a connection does."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int) -> bytes:
+        if data := self._data.read(size):
+            return data
+        raise OSError(errno.EIO, "the disk is broken", "source")
+
+
+def test_a_source_that_fails_is_no_shorter_image(client: Client, archive: Archive) -> None:
+    """It fails where the archive could end: only the client knows that it is not whole."""
+    with pytest.raises(OSError, match="the disk is broken"):
+        client.images.import_("hostile", Failing(good(archive)))  # type: ignore[arg-type]  # all of it that is used
+    assert [image.name for image in client.images.list()] == ["busybox"]
+
+
+def test_a_source_of_text_is_no_image(client: Client) -> None:
+    with pytest.raises(TypeError, match="bytes"):
+        client.images.import_("hostile", io.StringIO("text"))  # type: ignore[arg-type]  # what is refused
+    assert [image.name for image in client.images.list()] == ["busybox"]
+
+
+def unreadable(folder: Path) -> None:
+    """Make a path below it that is longer than Linux takes: root may read anything else."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("z" * 250, dir_fd=at)
+        at, above = os.open("z" * 250, os.O_RDONLY, dir_fd=at), at
+        os.close(above)
+    os.close(at)
+
+
+def test_a_folder_that_cannot_be_read_whole_is_no_image(client: Client, sysproc: Sysproc, tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(bytes(2 << 20))
+    unreadable(tmp_path)
+    with pytest.raises(OSError) as caught:
+        client.images.import_("hostile", tmp_path)
+    assert caught.value.errno == errno.ENAMETOOLONG
+    done = sysproc("image", "import", "hostile", str(tmp_path))
+    assert done.returncode == 1 and b"too long" in done.stderr and b"Traceback" not in done.stderr
+    assert [image.name for image in client.images.list()] == ["busybox"]
+
+
+def test_a_folder_of_many_levels_is_imported(client: Client, sysproc: Sysproc, tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(1100):
+        deep /= "d"
+        os.mkdir(deep)
+    done = sysproc("image", "import", "hostile", str(tmp_path))
+    subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # pytest gives up so deep
+    assert done.returncode == 0, done.stderr
+    client.images.delete("hostile")
+
+
+def spools(daemon: RunningDaemon) -> int:
+    """How many archives are being received: files without a name, of the directory of images."""
+    found = 0
+    for fd in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found += fd.readlink().is_relative_to(daemon.state_dir / "images")
+    return found
+
+
+def test_a_client_that_is_killed_leaves_no_image(client: Client, daemon: RunningDaemon, archive: Archive) -> None:
+    sysproc = str(Path(sys.executable).with_name("sysproc"))
+    command = [sysproc, "--endpoint", daemon.endpoint, "image", "import", "new", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as importing:
+        assert importing.stdin is not None
+        importing.stdin.write(good(archive) + bytes(4 << 20))
+        wait_until(lambda: spools(daemon) == 1, "the archive is received")
+        importing.kill()
+    wait_until(lambda: spools(daemon) == 0, "nothing of it is left")
+    assert [image.name for image in client.images.list()] == ["busybox"]
 
 
 def incompatible_features(vsf: Path) -> int:

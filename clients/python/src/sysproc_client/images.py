@@ -4,15 +4,18 @@ The service never sees a path of this machine; it gets bytes, and their digest a
 """
 
 import builtins
+import errno
 import hashlib
 import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
+from sysproc_client._core.errors import SysprocError
 from sysproc_client._core.values import bad, text
 from sysproc_client.connection import Connection
 
@@ -23,6 +26,14 @@ CHUNK = 512 * 1024
 PAGE = 1000
 
 Progress = Callable[[pb.ImportImageResponse.Progress], None]
+
+
+class Readable(Protocol):
+    """Bytes that are read once, from the beginning to the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; none at the end."""
+        ...
 
 
 class Images:
@@ -67,48 +78,90 @@ class Images:
             return self._send(name, file, path.stat().st_size, replace, progress)
 
     def _send(
-        self, name: str, stream: BinaryIO, size: int, replace: bool, progress: Progress
+        self, name: str, stream: Readable, size: int, replace: bool, progress: Progress
     ) -> pb.ImportImageResponse.Imported:
         header = pb.ImportImageRequest.Header(name=text(name, "image"), replace=bool(replace), size_bytes=size)
-        requests = self._requests(header, stream)
-        for response in self._connection.stream(self._stub.ImportImage(requests)):
-            if response.WhichOneof("update") == "imported":
-                return response.imported
-            progress(response.progress)
+        upload = Upload(header, stream)
+        call = self._stub.ImportImage(upload.requests())
+        upload.cancel_with(call.cancel)
+        try:
+            for response in self._connection.stream(call):
+                if response.WhichOneof("update") == "imported":
+                    return response.imported
+                progress(response.progress)
+        except SysprocError as failure:
+            raise upload.failure or failure from failure.__cause__
+        finally:
+            call.cancel()
         raise ConnectionError("the service ended the import without a result")
 
-    def _requests(self, header: pb.ImportImageRequest.Header, stream: BinaryIO) -> Iterator[pb.ImportImageRequest]:
+
+class Upload:
+    """The requests of one import: the header, the bytes, their digest.
+
+    gRPC asks for them in a thread of its own. If reading fails, the call is cancelled: a stream that ended there would
+    be a shorter archive. What went wrong is `failure` then.
+    """
+
+    def __init__(self, header: pb.ImportImageRequest.Header, stream: Readable) -> None:
+        self._header, self._stream = header, stream
+        self._cancel: Future[Callable[[], object]] = Future()
+        self.failure: BaseException | None = None
+
+    def cancel_with(self, cancel: Callable[[], object]) -> None:
+        """How the call is cancelled; there is none yet when the requests are handed over."""
+        self._cancel.set_result(cancel)
+
+    def requests(self) -> Iterator[pb.ImportImageRequest]:
+        """In their order."""
         digest = hashlib.sha256()
-        yield pb.ImportImageRequest(header=header)
-        while chunk := stream.read(CHUNK):
+        yield pb.ImportImageRequest(header=self._header)
+        while chunk := self._read():
             digest.update(chunk)
             yield pb.ImportImageRequest(data=chunk)
-        yield pb.ImportImageRequest(trailer=pb.ImportImageRequest.Trailer(digest=digest.digest()))
+        if self.failure is None:
+            yield pb.ImportImageRequest(trailer=pb.ImportImageRequest.Trailer(digest=digest.digest()))
+
+    def _read(self) -> bytes:
+        try:
+            return bytes(memoryview(self._stream.read(CHUNK)))  # TypeError for a file of text
+        except BaseException as failure:
+            self.failure = failure
+            cancel = self._cancel.result()
+            cancel()
+            return b""
 
 
 class tar_of:
-    """A folder as a stream of a tar: owners by number, extended attributes kept, names in order.
+    """A folder as a stream of a tar: owners by number, extended attributes kept, parents before what is in them.
 
-    A thread writes the tar into a pipe. What goes wrong in it is raised when the stream is left.
+    A thread writes the tar into a pipe. What goes wrong in it is raised by the read that meets the end.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._failure = folder, None
 
-    def __enter__(self) -> BinaryIO:
+    _failure: BaseException | None
+
+    def __enter__(self) -> "tar_of":
         reader, writer = os.pipe()
         self._reader = os.fdopen(reader, "rb")
         self._thread = threading.Thread(target=self._write, args=(writer,), daemon=True)
         self._thread.start()
-        return self._reader
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._reader.close()
         self._thread.join()
-        if self._failure is not None and kind is None:
-            raise self._failure
 
-    _failure: BaseException | None
+    def read(self, size: int) -> bytes:
+        """So many bytes of the tar, fewer at its end. Raises OSError if the folder cannot be read whole."""
+        data = self._reader.read(size)
+        if len(data) < size:
+            self._thread.join()
+            if self._failure is not None:
+                raise self._failure
+        return data
 
     def _write(self, writer: int) -> None:
         try:
@@ -116,28 +169,42 @@ class tar_of:
                 os.fdopen(writer, "wb") as pipe,
                 tarfile.open(fileobj=pipe, mode="w|", format=tarfile.PAX_FORMAT) as archive,
             ):
-                add_below(archive, self._folder, "")
+                add_all(archive, self._folder)
         except BrokenPipeError:
             return  # the other side has said why
         except Exception as failure:
             self._failure = failure
 
 
-def add_below(archive: tarfile.TarFile, folder: Path, prefix: str) -> None:
-    """Everything in a folder, in order; sockets are left out, as every archiver does."""
-    for path in sorted(folder.iterdir()):
-        if path.is_socket():
-            continue
-        entry = archive.gettarinfo(path, prefix + path.name)
-        entry.uname = entry.gname = ""
-        entry.pax_headers = attributes(path)
-        if entry.isreg():
-            with path.open("rb") as file:
-                archive.addfile(entry, file)
-        else:
-            archive.addfile(entry)
-        if entry.isdir():
-            add_below(archive, path, f"{prefix}{path.name}/")
+def add_all(archive: tarfile.TarFile, top: Path) -> None:
+    """Everything in a folder, however deep; sockets are left out, as every archiver does."""
+    waiting = [(top, "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        for path in sorted(folder.iterdir()):
+            if path.is_socket():
+                continue
+            if add(archive, path, prefix + path.name).isdir():
+                waiting.append((path, f"{prefix}{path.name}/"))
+            archive.getmembers().clear()  # what it has written, for a table that a stream does not have
+
+
+def add(archive: tarfile.TarFile, path: Path, name: str) -> tarfile.TarInfo:
+    """One file, directory or whatever it is; a link is not followed."""
+    entry = archive.gettarinfo(path, name)
+    entry.uname = entry.gname = ""
+    entry.pax_headers = attributes(path)
+    if not entry.isreg():
+        archive.addfile(entry)
+        return entry
+    with path.open("rb") as file:
+        try:
+            archive.addfile(entry, file)
+        except OSError as failure:
+            if failure.errno is not None:
+                raise
+            raise OSError(errno.EIO, "it became shorter while it was read", str(path)) from None
+    return entry
 
 
 def attributes(path: Path) -> dict[str, str]:
