@@ -13,7 +13,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ DEFAULT_ROOT_BYTES = 1 << 30
 MAX_ROOT_BYTES = 1 << 44
 FORMAT_TIMEOUT_S = 120.0
 UNPACK_TIMEOUT_S = 3600.0
+INODE_BYTES = 256
+LEAST_INODES = 4096
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZLIB_GZIP = 31
 # What follows a member is copied when it ends; there may be very many in a chunk.
@@ -69,6 +71,30 @@ class Progress:
     received_bytes: int
     unpacked_bytes: int
     entries: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """How large a VSF is for a tar: by its bytes, and by how many of them there are for each inode (None: mke2fs's)."""
+
+    percent: int
+    bytes_per_inode: int | None
+
+    def image_bytes(self, tar_bytes: int) -> int:
+        """Besides the tar's own bytes room for ext4's tables. Raises InvalidArgument for more than a root may have."""
+        wanted = tar_bytes * self.percent // 100 + 24 * MIB + (self.inodes(tar_bytes) or 0) * INODE_BYTES
+        rounded = -(-wanted // MIB) * MIB + 2 * ALIGNMENT
+        if rounded > MAX_ROOT_BYTES:
+            raise too_large_unpacked()
+        return rounded
+
+    def inodes(self, tar_bytes: int) -> int | None:
+        """How many files there may be."""
+        return None if self.bytes_per_inode is None else max(tar_bytes // self.bytes_per_inode, LEAST_INODES)
+
+
+# The first is enough for most. A file of one byte has 1024 in a tar and 4096 in ext4, an empty directory 512 and 4096.
+ROOMS = (Room(125, None), Room(250, 2048), Room(500, 1024), Room(1000, 512))
 
 
 class Images:
@@ -195,8 +221,23 @@ class Images:
     async def _make(
         self, digest: str, spool: int, unpacked_size: int, size: int, progress: Callable[[Progress], None]
     ) -> Content:
-        """Format a VSF and unpack the tar into it; the file appears when it is complete."""
-        gpt = single_partition(image_bytes(unpacked_size))
+        """Format a VSF and unpack the tar into it, into a larger one if it does not fit."""
+        for room in ROOMS[:-1]:
+            with suppress(TooSmall):
+                return await self._make_in(room, digest, spool, unpacked_size, size, progress)
+        return await self._make_in(ROOMS[-1], digest, spool, unpacked_size, size, progress)
+
+    async def _make_in(
+        self,
+        room: Room,
+        digest: str,
+        spool: int,
+        unpacked_size: int,
+        size: int,
+        progress: Callable[[Progress], None],
+    ) -> Content:
+        """The file appears when it is complete. Raises TooSmall."""
+        gpt = single_partition(room.image_bytes(unpacked_size))
         partition = gpt.partitions[0]
         place = {"offset": partition.offset_bytes, "size": partition.size_bytes}
         target = self._vsf(digest)
@@ -204,7 +245,8 @@ class Images:
         with new_file(target) as fd:
             fresh_vsf(fd, gpt)
             with job_failures("format the image"):
-                await self._launcher.run_job("format_ext4", place, [fd], timeout_s=FORMAT_TIMEOUT_S)
+                values = {**place, "inodes": room.inodes(unpacked_size)}
+                await self._launcher.run_job("format_ext4", values, [fd], timeout_s=FORMAT_TIMEOUT_S)
             failpoint("images.import.after_format")
             counts = await self._unpack(fd, spool, place, size, progress)
             failpoint("images.import.after_unpack")
@@ -317,11 +359,6 @@ class GzipCounter:
         return piece
 
 
-def image_bytes(tar_bytes: int) -> int:
-    """The size of the VSF for a tar of this size: room for ext4's tables and for what small files waste."""
-    return -(-(tar_bytes * 5 // 4 + 24 * MIB) // MIB) * MIB + 2 * ALIGNMENT
-
-
 def too_large_unpacked() -> InvalidArgument:
     """The error for an archive that fits into no root."""
     return InvalidArgument(
@@ -341,6 +378,10 @@ def check_digest(digest: str, expected: bytes | None) -> None:
             resolution="Send it again.",
             reason="DIGEST_MISMATCH",
         )
+
+
+class TooSmall(InvalidArgument):
+    """The image is full before the archive is unpacked."""
 
 
 @contextmanager
@@ -368,7 +409,14 @@ def job_failed(what: str, failure: ChildFailed) -> SysprocError:
             resolution="Make the archive without it.",
             reason="BAD_ARCHIVE",
         )
-    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+    if failure.errno == errno.EDQUOT:
+        return TooSmall(
+            "The archive takes far more room unpacked than its size tells.",
+            details=f"{failure.target}.",
+            resolution="Make the archive with an entry for each of its directories.",
+            reason="BAD_ARCHIVE",
+        )
+    if failure.errno == errno.ENOSPC:
         return ResourceExhausted(
             f"There is no space left to {what}.",
             details=f"{failure}.",

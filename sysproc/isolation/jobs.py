@@ -47,9 +47,11 @@ MKE2FS_EXTENDED = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0
 
 
 def format_ext4(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
-    """mke2fs (e2fsprogs) in the file, at `offset`, of `size` bytes."""
-    options = f"{MKE2FS_EXTENDED},offset={values['offset']}"
-    run_tool(*MKE2FS, "-E", options, f"/proc/self/fd/{fds[0]}", str(values["size"] // EXT4_BLOCK), pass_fds=fds)
+    """mke2fs (e2fsprogs) in the file, at `offset`, of `size` bytes, for as many `inodes` as are wanted."""
+    options = ["-E", f"{MKE2FS_EXTENDED},offset={values['offset']}"]
+    if values.get("inodes") is not None:
+        options += ["-N", str(values["inodes"])]
+    run_tool(*MKE2FS, *options, f"/proc/self/fd/{fds[0]}", str(values["size"] // EXT4_BLOCK), pass_fds=fds)
     failpoint("jobs.format.after_mke2fs")
     return {}
 

@@ -6,7 +6,7 @@ wrong with an archive is the errno of an OSError:
 
     EBADMSG         it is broken: no tar, truncated, or it contradicts itself
     EINVAL          it has something that no container's filesystem can have
-    ENOSPC          it does not fit
+    EDQUOT          the filesystem is too small for it (ENOSPC would be a disk of the host)
     ENOMEM, ETIME   it takes more memory or processor time than this process may have
 
 How the archive is read is in `sysproc.isolation.tar_reader`, how the jail is made in `sysproc.isolation.jail`.
@@ -143,6 +143,8 @@ def unpack_entry(archive: TarReader, entry: Entry, counts: Counts, times: dict[b
             raise broken(text) from None
         if failure.errno in _BEYOND_THE_FILESYSTEM:
             raise OSError(errno.EINVAL, "beyond the filesystem", text) from None
+        if failure.errno == errno.ENOSPC:
+            raise OSError(errno.EDQUOT, "the filesystem is full", text) from None
         raise OSError(failure.errno, failure.strerror, text) from None
 
 
@@ -222,7 +224,7 @@ def make_hard_link(entry: Entry, path: bytes) -> None:
 def write_file(archive: TarReader, entry: Entry, path: bytes) -> None:
     """The contents of a regular file. Zeros become holes."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as target, named(path):
+    with named(path), open(fd, "wb") as target:
         for offset, length in entry.segments:
             target.seek(offset)
             for block in archive.data(length):

@@ -200,6 +200,23 @@ def test_gzip_of_many_members_is_the_same(archive: Archive, imported: Imported) 
     assert text(imported(members), "sh", "-c", "wc -c </big").strip() == str(40 << 20)
 
 
+@pytest.mark.parametrize(
+    ("flag", "data"), [(tarfile.REGTYPE, b""), (tarfile.REGTYPE, b"x"), (tarfile.DIRTYPE, b"")], ids=str
+)
+def test_very_many_small_entries_get_the_room_that_they_need(
+    archive: Archive, imported: Imported, flag: bytes, data: bytes
+) -> None:
+    archive.busybox()
+    for number in range(12_000):
+        archive.add(f"many/{number}", data, type=flag)
+    assert text(imported(archive.bytes()), "sh", "-c", "ls /many | wc -l").strip() == "12000"
+
+
+def test_directories_that_are_only_in_names_are_refused_when_they_need_too_much(client: Client) -> None:
+    names = b"".join(header("/".join(f"{number:05}" + "d" * 44)) for number in range(1000))
+    assert "far more room" in str(refused(client, names + bytes(1024)))
+
+
 def test_a_declared_size_beyond_all_bounds_is_refused(client: Client) -> None:
     entry = tarfile.TarInfo("huge")
     entry.size = 2**50

@@ -1,4 +1,4 @@
-"""How large an archive is without its compression. What becomes of the figure is in `sysproc.images`."""
+"""How large an archive is without its compression, and how large a filesystem is made for it."""
 
 import gzip
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sysproc import images
 from sysproc.errors import InvalidArgument
-from sysproc.images import GzipCounter
+from sysproc.images import INODE_BYTES, ROOMS, GzipCounter
 
 
 def counted(stream: bytes, chunk: int) -> int:
@@ -45,3 +45,21 @@ def test_what_unpacks_to_more_than_any_root_is_refused_at_once(monkeypatch: pyte
     monkeypatch.setattr(images, "MAX_ROOT_BYTES", 1 << 20)
     with pytest.raises(InvalidArgument, match="too large"):
         counted(gzip.compress(bytes(64 << 20)), 512)
+
+
+BLOCK = 4096
+
+
+@given(st.integers(0, 1 << 38))
+def test_each_room_is_larger_and_the_last_takes_the_worst_of_archives(tar_bytes: int) -> None:
+    sizes = [room.image_bytes(tar_bytes) for room in ROOMS]
+    assert sizes == sorted(sizes)
+    directories = tar_bytes // 512
+    inodes = ROOMS[-1].inodes(tar_bytes)
+    assert inodes is not None and inodes >= directories
+    assert sizes[-1] >= directories * (BLOCK + INODE_BYTES)
+
+
+def test_a_room_beyond_all_roots_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="too large"):
+        ROOMS[-1].image_bytes(1 << 42)

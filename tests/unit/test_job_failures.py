@@ -15,6 +15,7 @@ from sysproc.isolation.launcher_client import ChildFailed
     [
         (errno.EBADMSG, InvalidArgument),
         (errno.EINVAL, InvalidArgument),
+        (errno.EDQUOT, InvalidArgument),
         (errno.ENOSPC, ResourceExhausted),
         (errno.ENOMEM, ResourceExhausted),
         (errno.ETIME, ResourceExhausted),
