@@ -1,5 +1,7 @@
 """The unpacker in a process whose root is an empty directory: what becomes of entries in a filesystem.
 
+As in the jail it is the init of a PID namespace, which is told apart from others by how the kernel sends it signals.
+
 How archives are read is in tests/unit/isolation/test_tar_reader.py, the jail around the unpacker in
 tests/e2e/test_images.py.
 """
@@ -24,6 +26,7 @@ from sysproc.isolation.builder import failure_message
 from sysproc.isolation.jail import how_it_ended
 from sysproc.isolation.unpack import out_of_time, unpack_archive
 from sysproc.linux.mounts import MNT_DETACH, mount, umount2
+from sysproc.linux.namespaces import CLONE_NEWPID, clone3
 from tests.archives import FORMATS, Archive, header, pax
 
 Prepare = Callable[[], object]
@@ -53,11 +56,12 @@ def unpack(root: Path, archive: bytes, prepare: Prepare = lambda: None) -> Outco
 
 def unpack_fd(root: Path, source: int, prepare: Prepare) -> Outcome:
     ours, theirs = os.pipe()
-    pid = os.fork()
+    pid, pidfd = clone3(CLONE_NEWPID)
     if pid == 0:
         os.close(ours)
         live(root, source, theirs, prepare)
     os.close(theirs)
+    os.close(pidfd)
     with open(ours, "rb") as said:
         message = said.read()
     _, status, usage = os.wait4(pid, 0)
