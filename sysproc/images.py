@@ -11,13 +11,13 @@ import asyncio
 import errno
 import hashlib
 import os
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sysproc.archive_size import MAX_ROOT_BYTES, MIB, ROOMS, GzipCounter, Room
 from sysproc.busybox_image import IMAGE_NAME, busybox_tar, is_static
 from sysproc.errors import (
     FailedPrecondition,
@@ -39,20 +39,12 @@ from sysproc.storage.images import Content, Image
 from sysproc.storage.state_dir import ContainerDirectory, StateDir
 from sysproc.storage.templates import TemplateStore
 from sysproc.storage.vsf.clone import clone_vsf, disk_full_as_domain_error, fresh_vsf, new_file
-from sysproc.storage.vsf.gpt import ALIGNMENT, Partition, single_partition
+from sysproc.storage.vsf.gpt import Partition, single_partition
 from sysproc.to_end import to_end
 
-MIB = 1 << 20
 DEFAULT_ROOT_BYTES = 1 << 30
-MAX_ROOT_BYTES = 1 << 44
 FORMAT_TIMEOUT_S = 120.0
 UNPACK_TIMEOUT_S = 3600.0
-INODE_BYTES = 256
-LEAST_INODES = 4096
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZLIB_GZIP = 31
-# What follows a member is copied when it ends; there may be very many in a chunk.
-_GZIP_PIECE = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -71,30 +63,6 @@ class Progress:
     received_bytes: int
     unpacked_bytes: int
     entries: int
-
-
-@dataclass(frozen=True)
-class Room:
-    """How large a VSF is for a tar: by its bytes, and by how many of them there are for each inode (None: mke2fs's)."""
-
-    percent: int
-    bytes_per_inode: int | None
-
-    def image_bytes(self, tar_bytes: int) -> int:
-        """Besides the tar's own bytes room for ext4's tables. Raises InvalidArgument for more than a root may have."""
-        wanted = tar_bytes * self.percent // 100 + 24 * MIB + (self.inodes(tar_bytes) or 0) * INODE_BYTES
-        rounded = -(-wanted // MIB) * MIB + 2 * ALIGNMENT
-        if rounded > MAX_ROOT_BYTES:
-            raise too_large_unpacked()
-        return rounded
-
-    def inodes(self, tar_bytes: int) -> int | None:
-        """How many files there may be."""
-        return None if self.bytes_per_inode is None else max(tar_bytes // self.bytes_per_inode, LEAST_INODES)
-
-
-# The first is enough for most. A file of one byte has 1024 in a tar and 4096 in ext4, an empty directory 512 and 4096.
-ROOMS = (Room(125, None), Room(250, 2048), Room(500, 1024), Room(1000, 512))
 
 
 class Images:
@@ -145,7 +113,7 @@ class Images:
 
     async def _grow(self, fd: int, partition: Partition) -> Mapping[str, Any]:
         values = {"offset": partition.offset_bytes, "size": partition.size_bytes}
-        with job_failures("grow the root"):
+        with job_failures("grow the root"), full_disk_as_enospc(self._state_dir.templates):
             return await self._launcher.run_job("grow", values, [fd], timeout_s=FORMAT_TIMEOUT_S)
 
     # -- import and delete
@@ -271,7 +239,7 @@ class Images:
             progress(Progress(size, counts["bytes"], counts["entries"]))
 
         try:
-            with job_failures("unpack the archive"):
+            with job_failures("unpack the archive"), full_disk_as_enospc(self._state_dir.images):
                 return await self._launcher.run_job(
                     "unpack", values, [fd, spool], timeout_s=UNPACK_TIMEOUT_S, progress=told
                 )
@@ -320,55 +288,6 @@ class Images:
         await self.import_image(IMAGE_NAME, chunks())
 
 
-class GzipCounter:
-    """Counts how large a stream is without gzip, while it comes in; a plain tar is as large as it is.
-
-    Raises InvalidArgument when that is more than any root may have, long before the end of what never ends.
-    """
-
-    def __init__(self) -> None:
-        self.unpacked_bytes = 0
-        self._first, self._plain = True, False
-        self._gzip = zlib.decompressobj(_ZLIB_GZIP)
-
-    def feed(self, chunk: bytes) -> None:
-        """The next bytes; broken gzip counts as it is, and is refused when it is unpacked."""
-        if self._first and chunk:
-            self._plain, self._first = not _GZIP_MAGIC.startswith(chunk[:2]), False
-        for at in range(0, len(chunk), _GZIP_PIECE):
-            self._feed_piece(chunk[at : at + _GZIP_PIECE])
-            if self.unpacked_bytes > MAX_ROOT_BYTES:
-                raise too_large_unpacked()
-
-    def _feed_piece(self, piece: bytes) -> None:
-        if self._plain:
-            self.unpacked_bytes += len(piece)
-            return
-        try:
-            while piece := self._member(piece):
-                self.unpacked_bytes += len(self._gzip.decompress(piece, MIB))
-                piece = self._gzip.unconsumed_tail or self._gzip.unused_data
-        except zlib.error:
-            self._plain = True
-            self.unpacked_bytes += len(piece)
-
-    def _member(self, piece: bytes) -> bytes:
-        """What is left to decompress; after one member, and zeros, comes the next (RFC 1952, pigz, cat)."""
-        if self._gzip.eof and (piece := piece.lstrip(b"\0")):
-            self._gzip = zlib.decompressobj(_ZLIB_GZIP)
-        return piece
-
-
-def too_large_unpacked() -> InvalidArgument:
-    """The error for an archive that fits into no root."""
-    return InvalidArgument(
-        "The archive is too large.",
-        details=f"Unpacked it has more than {MAX_ROOT_BYTES} bytes.",
-        resolution="Send a smaller one.",
-        reason="BAD_ARCHIVE",
-    )
-
-
 def check_digest(digest: str, expected: bytes | None) -> None:
     """Raise InvalidArgument if the client sent something else than it meant to."""
     if expected is not None and expected.hex() != digest:
@@ -391,6 +310,18 @@ def job_failures(what: str) -> Iterator[None]:
         yield
     except ChildFailed as failure:
         raise job_failed(what, failure) from failure
+
+
+@contextmanager
+def full_disk_as_enospc(directory: Path) -> Iterator[None]:
+    """A filesystem in a sparse file meets the end of the host's disk as an error of its device."""
+    try:
+        yield
+    except ChildFailed as failure:
+        disk = os.statvfs(directory)
+        if failure.errno not in (errno.EIO, errno.EROFS) or disk.f_bfree * disk.f_frsize > MIB:
+            raise
+        raise ChildFailed(errno.ENOSPC, failure.target) from failure
 
 
 def job_failed(what: str, failure: ChildFailed) -> SysprocError:

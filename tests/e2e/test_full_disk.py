@@ -4,6 +4,8 @@ The disk is a tmpfs of the test's own. What is full by a limit instead is in `te
 """
 
 import errno
+import gzip
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from sysproc_client import Client, Container, LimitExceeded, SysprocError
+from tests.archives import Archive
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
 
@@ -82,6 +85,18 @@ def test_an_import_without_room_says_so_and_leaves_nothing(client: Client, balla
     fill(ballast, left=4 << 20)
     with pytest.raises(LimitExceeded, match=r"disk|space"):
         client.images.import_("big", tmp_path)
+    ballast.unlink()
+    assert [image.name for image in client.images.list()] == ["busybox"]
+
+
+def test_an_import_that_needs_more_room_unpacked_than_there_is_says_so(
+    client: Client, ballast: Path, archive: Archive
+) -> None:
+    """It arrives compressed, and its image is a sparse file: only unpacking meets the end of the disk."""
+    archive.add("big", b"x" * (40 << 20))
+    fill(ballast, left=16 << 20)
+    with pytest.raises(LimitExceeded, match=r"disk|space"):
+        client.images.import_("big", io.BytesIO(gzip.compress(archive.bytes(), 1)))
     ballast.unlink()
     assert [image.name for image in client.images.list()] == ["busybox"]
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sysproc import images
+from sysproc import archive_size
+from sysproc.archive_size import INODE_BYTES, ROOMS, GzipCounter
 from sysproc.errors import InvalidArgument
-from sysproc.images import INODE_BYTES, ROOMS, GzipCounter
 
 
 def counted(stream: bytes, chunk: int) -> int:
@@ -42,7 +42,7 @@ def test_a_broken_stream_counts_and_is_refused_later() -> None:
 
 
 def test_what_unpacks_to_more_than_any_root_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_ROOT_BYTES", 1 << 20)
+    monkeypatch.setattr(archive_size, "MAX_ROOT_BYTES", 1 << 20)
     with pytest.raises(InvalidArgument, match="too large"):
         counted(gzip.compress(bytes(64 << 20)), 512)
 
@@ -58,6 +58,13 @@ def test_each_room_is_larger_and_the_last_takes_the_worst_of_archives(tar_bytes:
     inodes = ROOMS[-1].inodes(tar_bytes)
     assert inodes is not None and inodes >= directories
     assert sizes[-1] >= directories * (BLOCK + INODE_BYTES)
+
+
+@given(st.integers(0, 1 << 38))
+def test_each_room_has_more_inodes(tar_bytes: int) -> None:
+    first = ROOMS[0].image_bytes(tar_bytes)
+    inodes = [first // (4096 if first < 512 << 20 else 16384), *(room.inodes(tar_bytes) or 0 for room in ROOMS[1:])]
+    assert inodes == sorted(inodes)
 
 
 def test_a_room_beyond_all_roots_is_refused() -> None:
