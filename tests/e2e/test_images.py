@@ -180,6 +180,7 @@ def test_what_no_archiver_makes_is_refused_with_the_reason(client: Client, words
     assert failure.reason == "BAD_ARCHIVE" and words in str(failure)
 
 
+@pytest.mark.slow
 def test_more_links_to_a_file_than_ext4_knows_are_refused(client: Client) -> None:
     links = b"".join(header(f"link{number}", flag=tarfile.LNKTYPE, at=157, value=b"f") for number in range(65_001))
     assert "Too many links" in str(refused(client, header("f") + links + bytes(1024)))
@@ -200,6 +201,7 @@ def test_gzip_of_many_members_is_the_same(archive: Archive, imported: Imported) 
     assert text(imported(members), "sh", "-c", "wc -c </big").strip() == str(40 << 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "data"), [(tarfile.REGTYPE, b""), (tarfile.REGTYPE, b"x"), (tarfile.DIRTYPE, b"")], ids=str
 )

@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysproc import archive_size
@@ -19,6 +19,7 @@ def counted(stream: bytes, chunk: int) -> int:
     return counter.unpacked_bytes
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=5000), min_size=1, max_size=6), st.integers(1, 3000), st.integers(0, 700))
 def test_all_members_of_a_gzip_stream_count(parts: list[bytes], chunk: int, zeros: int) -> None:
     stream = b"".join(gzip.compress(part) + bytes(zeros) for part in parts)
@@ -50,6 +51,7 @@ def test_what_unpacks_to_more_than_any_root_is_refused_at_once(monkeypatch: pyte
 BLOCK = 4096
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 38))
 def test_each_room_is_larger_and_the_last_takes_the_worst_of_archives(tar_bytes: int) -> None:
     sizes = [room.image_bytes(tar_bytes) for room in ROOMS]
@@ -60,6 +62,7 @@ def test_each_room_is_larger_and_the_last_takes_the_worst_of_archives(tar_bytes:
     assert sizes[-1] >= directories * (BLOCK + INODE_BYTES)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 38))
 def test_each_room_has_more_inodes(tar_bytes: int) -> None:
     first = ROOMS[0].image_bytes(tar_bytes)

@@ -4,7 +4,7 @@ import errno
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysproc.isolation.builder import error_of, failure_message
@@ -21,6 +21,7 @@ def test_a_failure_with_a_very_long_name_arrives(text: str) -> None:
     assert failure.errno == errno.ENOENT and len(failure.filename) > 100
 
 
+@settings(deadline=None)
 @given(st.text(max_size=100) | st.binary(max_size=100))
 def test_what_arrives_can_be_printed(name: str | bytes) -> None:
     said = error_of(failure_message(OSError(errno.EIO, "failed", name))).filename

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysproc.isolation.tar_headers import Kind
@@ -76,6 +76,7 @@ def some_archive(kind: int = tarfile.PAX_FORMAT) -> bytes:
     return archive.bytes()
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FORMATS), st.dictionaries(NAMES, st.binary(max_size=2000), max_size=8))
 def test_whatever_is_written_is_read(kind: int, files: dict[str, bytes]) -> None:
     archive = Archive(kind)
@@ -119,6 +120,7 @@ def test_kinds_are_told_apart() -> None:
     assert [one.entry.kind for one in read(archive.bytes())] == list(kinds.values())
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**62), 2**62))
 def test_times_keep_their_nanoseconds_before_1970_too(time_ns: int) -> None:
     sign, (seconds, fraction) = "-" * (time_ns < 0), divmod(abs(time_ns), 10**9)
@@ -146,6 +148,7 @@ def test_an_archive_without_its_end_is_truncated() -> None:
     assert [one.entry.name for one in read(header("file") + bytes(1024))] == [b"file"]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FORMATS), st.data())
 def test_a_flipped_bit_costs_no_entry_silently(kind: int, data: st.DataObject) -> None:
     """Either all entries are there, or it is refused: nothing is left out after the place that is broken."""
@@ -156,6 +159,7 @@ def test_a_flipped_bit_costs_no_entry_silently(kind: int, data: st.DataObject) -
     assert found is None or len(found) == 6
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.binary(min_size=512, max_size=512)), max_size=6))
 def test_blocks_of_anything_are_an_answer(blocks: list[tuple[int, bytes]]) -> None:
     whole = some_archive()
@@ -164,6 +168,7 @@ def test_blocks_of_anything_are_an_answer(blocks: list[tuple[int, bytes]]) -> No
     read_or_refused(whole)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes_are_an_answer(anything: bytes) -> None:
     refused(anything + b"x")
@@ -172,6 +177,7 @@ def test_any_bytes_are_an_answer(anything: bytes) -> None:
 FIELDS = {"name": 0, "mode": 100, "uid": 108, "size": 124, "mtime": 136, "type": 156, "link": 157, "sparse": 386}
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -192,6 +198,7 @@ def test_headers_with_right_checksums_and_anything_in_them_are_an_answer(
     read_or_refused(archive + bytes(1024))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([
     "path", "linkpath", "size", "uid", "gid", "mtime", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.realsize",
     "GNU.sparse.map", "GNU.sparse.name", "SCHILY.xattr.user.a", "hdrcharset",
@@ -317,6 +324,7 @@ def test_a_sparse_file_of_many_parts_has_its_map_in_more_blocks(gnu_tar: Tar, sp
         assert read(gnu_tar(*options))[0].data == sparse_file.read_bytes()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_any_map_of_a_sparse_file_is_an_answer(change: bytes, at: int) -> None:
     fields = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1000", "GNU.sparse.name": "s"}
