@@ -131,6 +131,8 @@ def options(settings: Settings) -> list[tuple[str, int]]:
     """Bounds of grpcio: what one connection and one message may have."""
     return [
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
+        # Clients look every 20 s whether a silent service is still there; unless told, grpcio hangs up on them.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),

@@ -106,7 +106,7 @@ class RunningDaemon:
     def endpoint_answers(self) -> bool:
         """Whether the service can be called, whoever has started it."""
         try:
-            with Client(self.endpoint) as client:
+            with Client(self.endpoint, patience=0) as client:
                 client.whoami()
         except SysprocError:
             return False

@@ -1,10 +1,13 @@
 """The exec state machine against a service that cuts streams anywhere: nothing lost, nothing doubled."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nightos.sysproc.v1.process_service_pb2 import ExecRequest, ExecResponse
-from sysproc_client._core.exec_machine import ExecMachine, State
+from sysproc_client._core.errors import AlreadyExists, NotFound
+from sysproc_client._core.exec_machine import STDIN_WINDOW, ExecMachine, State
+from sysproc_client._core.retry import Fate
 
 
 class Service:
@@ -70,8 +73,59 @@ def test_a_start_that_never_arrived_is_sent_again() -> None:
     assert machine.opening().WhichOneof("request") == "start"
     machine.lost()
     assert machine.opening().WhichOneof("request") == "attach"
-    machine.lost(never_arrived=True)
+    assert machine.lost(Fate.FINAL, NotFound("no such process"))
     assert machine.opening().start.exec_id == machine.start.exec_id
+
+
+@pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.UNSENT])
+def test_a_start_that_the_service_has_not_taken_is_sent_again_at_once(fate: Fate) -> None:
+    machine = ExecMachine(ExecRequest.Start())
+    machine.opening()
+    machine.lost(fate)
+    assert machine.opening().WhichOneof("request") == "start"
+
+
+def test_a_start_that_overtook_its_repetition_is_attached_to() -> None:
+    machine = ExecMachine(ExecRequest.Start())
+    machine.opening()
+    machine.lost()
+    machine.opening()
+    machine.lost(Fate.FINAL, NotFound("not yet"))
+    machine.opening()
+    assert machine.lost(Fate.FINAL, AlreadyExists("by now"))
+    assert machine.opening().WhichOneof("request") == "attach"
+
+
+def test_an_exec_id_that_another_has_is_no_repetition() -> None:
+    machine = ExecMachine(ExecRequest.Start())
+    machine.opening()
+    assert not machine.lost(Fate.FINAL, AlreadyExists("another's"))
+
+
+def test_a_service_that_contradicts_itself_is_given_up() -> None:
+    machine, rounds = ExecMachine(ExecRequest.Start()), 0
+    machine.opening()
+    machine.lost()
+    while machine.opening() and machine.lost(Fate.FINAL, NotFound("no")):
+        machine.opening()
+        machine.lost(Fate.FINAL, AlreadyExists("yes"))
+        rounds += 1
+    assert 0 < rounds < 10
+
+
+def test_input_beyond_the_window_waits_and_a_signal_does_not() -> None:
+    machine = ExecMachine(ExecRequest.Start())
+    machine.opening()
+    list(machine.feed(ExecResponse(started=ExecResponse.Started())))
+    machine.write(bytes(5 * STDIN_WINDOW))
+    machine.close_stdin()
+    sent = list(machine.to_send())
+    assert sum(len(one.stdin.data) for one in sent) == STDIN_WINDOW
+    assert not any(one.HasField("close_stdin") for one in sent)
+    machine.signal(9)
+    assert [one.signal.number for one in machine.to_send()] == [9]
+    list(machine.feed(ExecResponse(stdin_accepted=ExecResponse.StdinAccepted(offset=STDIN_WINDOW // 2))))
+    assert sum(len(one.stdin.data) for one in machine.to_send()) == STDIN_WINDOW // 2
 
 
 def test_nothing_is_sent_before_the_service_has_answered() -> None:

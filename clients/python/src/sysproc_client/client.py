@@ -16,6 +16,8 @@ from nightos.sysproc.v1.image_service_pb2_grpc import ImageServiceStub
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from nightos.sysproc.v1.system_service_pb2_grpc import SystemServiceStub
+from sysproc_client._core.errors import NotFound
+from sysproc_client._core.retry import PATIENCE_S
 from sysproc_client._core.values import (
     Environment,
     as_duration,
@@ -29,7 +31,7 @@ from sysproc_client._core.values import (
     text,
     to_hex,
 )
-from sysproc_client.connection import Connection
+from sysproc_client.connection import TIMEOUT_S, Connection, OnAway
 from sysproc_client.container import Container
 from sysproc_client.images import Images
 
@@ -45,10 +47,21 @@ PAGE = 1000
 
 
 class Client:
-    """A service of sysproc. endpoint: `unix:///path`; absent: $SYSPROC_ENDPOINT, else the host's own."""
+    """A service of sysproc. endpoint: `unix:///path`; absent: $SYSPROC_ENDPOINT, else the host's own.
 
-    def __init__(self, endpoint: str | None = None) -> None:
-        self._connection = Connection(endpoint)
+    timeout: seconds until a call that is not answered raises TimedOut; None: no end. patience: seconds that a service
+    which died in the middle of something may take to come back. on_away: is told the endpoint when that takes long.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        timeout: float | None = TIMEOUT_S,
+        patience: float = PATIENCE_S,
+        on_away: OnAway = lambda _: None,
+    ) -> None:
+        self._connection = Connection(endpoint, timeout=timeout, patience=patience, on_away=on_away)
         channel = self._connection.channel
         self._containers, self._processes = ContainerServiceStub(channel), ProcessServiceStub(channel)
         self._system = SystemServiceStub(channel)
@@ -69,8 +82,8 @@ class Client:
         """Close the connection; containers live on."""
         self._connection.close()
 
-    def _call(self, method: Callable[..., T], request: Any) -> T:
-        return self._connection.call(method, request)
+    def _call(self, method: Callable[..., T], request: Any, *, more_s: float = 0, repeatable: bool = True) -> T:
+        return self._connection.call(method, request, more_s=more_s, repeatable=repeatable)
 
     # -- containers
 
@@ -177,9 +190,18 @@ class Client:
     def _destroy(self, ref: ContainerRef, *, validate_only: bool) -> Iterator[str]:
         request = service.DestroyContainerRequest(container=ref, validate_only=validate_only)
         request.request_id = str(uuid.uuid4())
-        for response in self._connection.stream(self._containers.DestroyContainer(request)):
-            if response.WhichOneof("update") == "destroyed":
-                yield to_hex(response.destroyed.id)
+        attempts, told = self._connection.attempts(), set()
+        try:
+            for response in self._connection.repeated(lambda: self._containers.DestroyContainer(request), attempts):
+                if response.WhichOneof("update") == "destroyed" and response.destroyed.id not in told:
+                    told.add(response.destroyed.id)
+                    yield to_hex(response.destroyed.id)
+        except NotFound:
+            # A service that died while it destroyed has finished that when it came back; it does not tell what.
+            if not attempts.lost:
+                raise
+            if ref.id and ref.id not in told:
+                yield to_hex(ref.id)
 
     # -- the system
 

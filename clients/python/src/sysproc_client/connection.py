@@ -1,6 +1,6 @@
-"""The connection to a service: the channel with its options, and calls that are tried again where that is safe.
+"""The connection to a service: its endpoint, its channels, and calls that are tried again where that is safe.
 
-Which endpoint is meant, and what an error says, is decided here and in `sysproc_client._core.errors`.
+The rule for that is `sysproc_client._core.retry`, what an error says `sysproc_client._core.errors`.
 """
 
 import os
@@ -10,27 +10,20 @@ from typing import Any, TypeVar
 
 import grpc
 
-from sysproc_client._core.errors import from_rpc_error
+from sysproc_client._core.errors import UNREACHABLE, SysprocError, answer_lost, from_rpc_error
+from sysproc_client._core.retry import PATIENCE_S, Attempts, Fate, fate_of
+from sysproc_client.channels import Channels
 from sysproc_client.endpoint import check_endpoint
 
 T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "unix:///run/sysproc/sysproc.sock"
 ENDPOINT_VARIABLE = "SYSPROC_ENDPOINT"
+# Making the template of a large image may take a minute.
+TIMEOUT_S = 120.0
 
-# A first burst above the server's limit of streams is refused before anything was done (gRFC A6).
-REFUSED = "RST_STREAM with error code 7"
-RETRIES, RETRY_PAUSE_S = 4, 0.05
-
-OPTIONS = (
-    # A service that accepts and says nothing is given up after this; a command has said so within 2 s.
-    ("grpc.min_reconnect_backoff_ms", 1200),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", 16 * 2**20),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-)
+# Told the endpoint, once in each absence.
+OnAway = Callable[[str], None]
 
 
 def chosen_endpoint(endpoint: str | None) -> str:
@@ -39,31 +32,78 @@ def chosen_endpoint(endpoint: str | None) -> str:
 
 
 class Connection:
-    """One channel; made at once, connected with the first call."""
+    """One service, and how long it is waited for; made at once, connected with the first call."""
 
-    def __init__(self, endpoint: str | None) -> None:
+    def __init__(
+        self,
+        endpoint: str | None,
+        *,
+        timeout: float | None = TIMEOUT_S,
+        patience: float = PATIENCE_S,
+        on_away: OnAway = lambda _: None,
+    ) -> None:
+        """timeout: of a unary call, with all its attempts. patience: how long a service that died may stay away."""
         self.endpoint = chosen_endpoint(endpoint)
         check_endpoint(self.endpoint)
-        self.channel = grpc.insecure_channel(self.endpoint, options=OPTIONS)
+        self._timeout, self._patience, self._on_away = timeout, patience, on_away
+        self.channels = Channels(self.endpoint)
+        self.channel = self.channels.first
 
-    def call(self, method: Callable[..., T], request: Any, *, timeout: float | None = None) -> T:
-        """A unary call. Raises SysprocError."""
-        for attempt in range(RETRIES + 1):
+    # -- calls
+
+    def call(self, method: Callable[..., T], request: Any, *, more_s: float = 0, repeatable: bool = True) -> T:
+        """A unary call. more_s: what it may take by itself; repeatable: it may be sent twice. Raises SysprocError."""
+        timeout = None if self._timeout is None else self._timeout + more_s
+        deadline = None if timeout is None else time.monotonic() + timeout
+        attempts = self.attempts(repeatable=repeatable)
+        while True:
             try:
-                return method(request, timeout=timeout)
+                return method(request, timeout=None if deadline is None else deadline - time.monotonic())
             except grpc.RpcError as error:
-                if attempt == RETRIES or REFUSED not in (error.details() or ""):
-                    raise from_rpc_error(error, self.endpoint) from error
-                time.sleep(RETRY_PAUSE_S * 2**attempt)
-        raise AssertionError("unreachable")
+                failure = from_rpc_error(error, self.endpoint, timeout)
+                time.sleep(self.pause(attempts, fate_of(error), failure, deadline))
 
     def stream(self, call: Iterator[T]) -> Iterator[T]:
-        """What a streaming call answers. Raises SysprocError."""
+        """What a streaming call answers that cannot be made again. Raises SysprocError."""
+        attempts = self.attempts(repeatable=False)
         try:
             yield from call
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.endpoint) from error
+            failure, fate = from_rpc_error(error, self.endpoint), fate_of(error)
+            raise self._final(attempts, fate, failure) from error
+
+    def repeated(self, call: Callable[[], Iterator[T]], attempts: Attempts) -> Iterator[T]:
+        """What a streaming call answers; made anew, and answered from its beginning, when it was lost."""
+        while True:
+            try:
+                yield from call()
+                return
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error, self.endpoint)
+                time.sleep(self.pause(attempts, fate_of(error), failure))
+
+    # -- attempts
+
+    def attempts(self, *, repeatable: bool = True) -> Attempts:
+        """Those of one request, by this connection's patience."""
+        return Attempts(self._patience, repeatable)
+
+    def pause(self, attempts: Attempts, fate: Fate, failure: SysprocError, deadline: float | None = None) -> float:
+        """How long to wait before the next attempt. Raises the failure, or what explains it, if there is none."""
+        now = time.monotonic()
+        pause = attempts.pause_after(fate, now)
+        if pause is None or (deadline is not None and now + pause >= deadline):
+            raise self._final(attempts, fate, failure)
+        if attempts.worth_saying(now):
+            self._on_away(self.endpoint)
+        return pause
+
+    def _final(self, attempts: Attempts, fate: Fate, failure: SysprocError) -> SysprocError:
+        lost = fate is Fate.UNKNOWN or attempts.lost
+        if failure.reason != UNREACHABLE or not lost:
+            return failure
+        return answer_lost(self.endpoint, 0 if attempts.since is None else time.monotonic() - attempts.since)
 
     def close(self) -> None:
-        """Close the channel."""
-        self.channel.close()
+        """Close the channels."""
+        self.channels.close()

@@ -114,7 +114,7 @@ class Container:
         if tty is not None:
             rows, columns = pair(tty, "size of a terminal")
             start.terminal.rows, start.terminal.columns = count(rows, "rows"), count(columns, "columns")
-        return Process(self._client._processes, start, self._client.endpoint)
+        return Process(self._client._connection, start)
 
     def run(
         self,
@@ -164,7 +164,8 @@ class Container:
         request = service.StopContainerRequest(container=self.ref)
         if grace is not None:
             request.grace.CopyFrom(as_duration(grace))
-        return self._now(self._client._call(self._client._containers.StopContainer, request).container)
+        stop = self._client._containers.StopContainer
+        return self._now(self._client._call(stop, request, more_s=grace or 0).container)
 
     def freeze(self) -> "Container":
         """Suspend all its processes, and those below it."""
@@ -214,7 +215,9 @@ class Container:
             paths.append("labels")
         request = service.UpdateContainerRequest(target=self.ref, container=wanted, etag=text(etag, "etag"))
         request.update_mask.paths.extend(paths)
-        return self._now(self._client._call(self._client._containers.UpdateContainer, request).container)
+        # With an etag a second time would be refused, because of the first.
+        update = self._client._containers.UpdateContainer
+        return self._now(self._client._call(update, request, repeatable=not etag).container)
 
     def _now(self, message: pb.Container) -> "Container":
         self.message = message

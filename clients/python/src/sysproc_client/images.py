@@ -55,7 +55,8 @@ class Images:
 
     def delete(self, name: str) -> None:
         """Forget an image. Raises NotFound, FailedPrecondition (containers were made from it)."""
-        self._connection.call(self._stub.DeleteImage, pb.DeleteImageRequest(name=text(name, "image")))
+        request = pb.DeleteImageRequest(name=text(name, "image"))
+        self._connection.call(self._stub.DeleteImage, request, repeatable=False)
 
     def import_(
         self,

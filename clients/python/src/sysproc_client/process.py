@@ -1,29 +1,34 @@
 """A process in a container, carried over one stream, or over several when connections are lost.
 
 The synchronous shell around `sysproc_client._core.exec_machine`: it sends what the machine says and hands out what
-comes. The caller's thread reads; gRPC's own thread takes the messages to send.
+comes. gRPC's own thread takes the messages to send; whoever needs something from the service reads, one thread at a
+time, and what it reads for others waits for them:
+
+    iterate ──┐ nothing unread ┌─▶ one reads the next message ─▶ unread output, accepted input, the end ─▶ all look
+    write   ──┘ or no room     └─▶ the others wait for that
+
+How a process is ended that does not end by itself is in `sysproc_client.ending`.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import grpc
 
-from nightos.sysproc.v1.process_service_pb2 import ExecRequest, ExecResponse
-from sysproc_client._core.errors import NotFound, SysprocError, TimedOut, Unavailable, from_rpc_error
+from nightos.sysproc.v1.process_service_pb2 import ExecRequest
+from sysproc_client._core.errors import SysprocError, TimedOut, from_rpc_error
 from sysproc_client._core.exec_machine import Chunk, Ended, ExecMachine, State
+from sysproc_client._core.retry import fate_of
+from sysproc_client.channels import Place
+from sysproc_client.connection import Connection
+from sysproc_client.ending import KILLS, SIGKILL, Ending
 
-if TYPE_CHECKING:
-    from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
-
-# How long a service that has died may take to come back before the caller is told.
-RESUME_S = 30.0
-RESUME_PAUSE_S = 0.1
-SIGKILL = 9
+# A writer that reads for others reads so much output ahead; then it waits until somebody takes it.
+UNREAD_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,25 @@ class Result:
     failure: str = ""
 
 
+@dataclass
+class Stream:
+    """One call of Exec and the room that it takes."""
+
+    place: Place
+    call: Any  # an iterator of ExecResponse with grpc.Call's cancel()
+
+
 class Stdin:
-    """The input of a process; write blocks while more than 1 MiB has not been accepted."""
+    """The input of a process; write blocks while more than 1 MiB has not been accepted.
+
+    Output that comes meanwhile is kept, up to 16 MiB: whoever writes more than a process takes has to read too.
+    """
 
     def __init__(self, process: "Process") -> None:
         self._process = process
 
     def write(self, data: bytes) -> None:
-        """Send input. Raises ValueError after close, BrokenPipeError if the process has ended."""
+        """Send input. Raises ValueError after close, BrokenPipeError if the process has ended, SysprocError."""
         self._process._write(data)
 
     def close(self) -> None:
@@ -55,21 +71,23 @@ class Stdin:
 class Process:
     """A running process: iterate for its output, write to `stdin`, `wait` for its end.
 
-    As a context manager it kills the process if it is left before the end. Iterate from one thread only.
+    As a context manager it kills the process if it is left before the end.
     """
 
-    def __init__(self, stub: "ProcessServiceStub", start: ExecRequest.Start, endpoint: str) -> None:
-        self._stub, self._endpoint = stub, endpoint
+    def __init__(self, connection: Connection, start: ExecRequest.Start) -> None:
+        self._connection, self._attempts = connection, connection.attempts()
         self._machine, self._changed = ExecMachine(start), threading.Condition()
-        self._generation = 0
-        self._resume_until: float | None = None
+        self._stream: Stream | None = None
+        self._reading = False
+        self._failure: SysprocError | None = None
+        self._unread: deque[Chunk] = deque()
         self.stdin = Stdin(self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        if self._machine.ended is None:
+        if not self._over and self._machine.state is not State.NEW:
             self.signal(SIGKILL)
             self.wait()
 
@@ -83,6 +101,11 @@ class Process:
         """How it ended; None while it runs, as far as was read."""
         return self._machine.ended
 
+    @property
+    def away(self) -> bool:
+        """Whether nothing reaches the process now: it was not started yet, or the connection is lost."""
+        return self._machine.state is not State.RUNNING or self._attempts.since is not None
+
     # -- from the caller
 
     def _do(self, change: Callable[[ExecMachine], None]) -> None:
@@ -91,12 +114,10 @@ class Process:
             self._changed.notify_all()
 
     def _write(self, data: bytes) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._machine.input_full or self._machine.ended is not None)
-            if self._machine.ended is not None:
-                raise BrokenPipeError("the process has ended")
-            self._machine.write(data)
-            self._changed.notify_all()
+        self._read_until(lambda: self._failure is None and not self._machine.input_full, most_unread=UNREAD_BYTES)
+        if self._machine.ended is not None:
+            raise BrokenPipeError("the process has ended")
+        self._do(lambda machine: machine.write(data))
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal another size."""
@@ -106,72 +127,135 @@ class Process:
         """Send it a signal."""
         self._do(lambda machine: machine.signal(number))
 
-    # -- the stream
+    def end_by(self, signals: Sequence[int], after: float = 0) -> Ending:
+        """Send these signals one after the other until it has ended, then give it up. Somebody reads meanwhile."""
+        ending = Ending(self, signals, after)
+        ending.start()
+        return ending
+
+    def give_up(self, why: SysprocError) -> None:
+        """Whoever reads or writes gets this error from now on, whatever becomes of the process."""
+        with self._changed:
+            self._failure = self._failure or why
+            self._changed.notify_all()
+        self._hang_up()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait, without reading, until it has ended or was given up; False if that takes longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._over, seconds)
+
+    @property
+    def _over(self) -> bool:
+        return self._machine.ended is not None or self._failure is not None
+
+    # -- reading
 
     def __iter__(self) -> Iterator[Chunk]:
         """Its output as it comes, until it has ended. Raises SysprocError."""
-        while self._machine.ended is None:
-            call = self._stub.Exec(self._requests(), wait_for_ready=self._generation > 1, timeout=None)
-            try:
-                yield from self._read(call)
-            except grpc.RpcError as error:
-                self._lost(from_rpc_error(error, self._endpoint))
-            finally:
-                call.cancel()
+        try:
+            while True:
+                self._read_until(lambda: bool(self._unread))
+                with self._changed:
+                    chunk = self._unread.popleft() if self._unread else None
+                    self._changed.notify_all()
+                if chunk is not None:
+                    yield chunk
+                elif self._machine.ended is not None:
+                    return
+        finally:
+            self._hang_up()
 
-    def _read(self, call: Iterator[ExecResponse]) -> Iterator[Chunk]:
-        for response in call:
+    def _read_until(self, condition: Callable[[], bool], most_unread: int | None = None) -> None:
+        """Read, or wait while another thread does, until the condition holds or the process has ended."""
+        while True:
             with self._changed:
-                chunks = list(self._machine.feed(response))
-                self._resume_until = None
+                if condition():
+                    return
+                if self._failure is not None:
+                    raise self._failure
+                if self._machine.ended is not None:
+                    return
+                if self._reading or (most_unread is not None and self._unread_bytes() >= most_unread):
+                    self._changed.wait()
+                    continue
+                self._reading = True
+            self._read()
+
+    def _unread_bytes(self) -> int:
+        return sum(len(chunk.data) for chunk in self._unread)
+
+    def _read(self) -> None:
+        """One message; an error is everybody's."""
+        try:
+            self._read_from(self._stream or self._open())
+        except SysprocError as failure:
+            self.give_up(failure)
+        finally:
+            with self._changed:
+                self._reading = False
                 self._changed.notify_all()
-            yield from chunks
-            if self._machine.ended is not None:
-                return
-        raise SysprocError("The stream ended before the process did.", reason="STREAM_ENDED")
 
-    def _requests(self) -> Iterator[ExecRequest]:
-        """What is sent on one stream; ends when the stream is not the current one any more."""
+    def _read_from(self, stream: Stream) -> None:
+        try:
+            response = next(stream.call, None)
+        except grpc.RpcError as error:
+            if self._stream is stream:  # else another thread has hung up, and that is all it says
+                self._lost(error)
+            return
         with self._changed:
-            self._generation += 1
-            mine = self._generation
-            opening = self._machine.opening()
-        return self._send(mine, opening)
+            if self._stream is not stream:
+                return
+            if response is None:
+                raise SysprocError("The stream ended before the process did.", reason="STREAM_ENDED")
+            self._unread.extend(self._machine.feed(response))
+            self._attempts.progressed()
 
-    def _send(self, mine: int, opening: ExecRequest) -> Iterator[ExecRequest]:
+    def _lost(self, error: grpc.RpcError) -> None:
+        """Get ready for another stream, or raise."""
+        failure, fate = from_rpc_error(error, self._connection.endpoint), fate_of(error)
+        self._hang_up()
+        with self._changed:
+            news = self._machine.lost(fate, failure)
+        self.ended_within(0 if news else self._connection.pause(self._attempts, fate, failure))
+
+    # -- the stream
+
+    def _open(self) -> Stream:
+        with self._changed:
+            place = self._connection.channels.place()
+            # What is to be sent is asked for by another thread, which waits for this lock.
+            call = place.processes.Exec(self._requests(place, self._machine.opening()))
+            self._stream = Stream(place, call)
+            return self._stream
+
+    def _hang_up(self) -> None:
+        """Let go of the stream, if there is one; the process lives on."""
+        with self._changed:
+            stream, self._stream = self._stream, None
+            if stream is None:
+                return
+            self._machine.lost()
+            self._changed.notify_all()
+        stream.call.cancel()
+        stream.place.leave()
+
+    def _requests(self, place: Place, opening: ExecRequest) -> Iterator[ExecRequest]:
+        """What is sent on one stream; ends when the stream is not the current one any more."""
         yield opening
         while True:
             with self._changed:
-                messages = self._next_messages(mine)
+                messages = self._next_messages(place)
             if messages is None:
                 return
             yield from messages
 
-    def _next_messages(self, mine: int) -> list[ExecRequest] | None:
-        while True:
-            if self._generation != mine or self._machine.ended is not None:
-                return None
+    def _next_messages(self, place: Place) -> list[ExecRequest] | None:
+        while self._stream is not None and self._stream.place is place and not self._over:
             if messages := list(self._machine.to_send()):
                 return messages
             self._changed.wait()
-
-    def _lost(self, error: SysprocError) -> None:
-        """Go on with another stream, or raise: only what a restart of the service explains is tried again."""
-        with self._changed:
-            self._generation += 1
-            unsure = self._machine.state is State.UNSURE
-            self._machine.lost(never_arrived=isinstance(error, NotFound) and self._resume_until is not None)
-            self._changed.notify_all()
-        if isinstance(error, NotFound) and unsure and self._resume_until is not None:
-            return
-        first_try = self._generation <= 2 and unsure
-        if not isinstance(error, Unavailable) or (first_try and error.reason == "UNREACHABLE"):
-            raise error
-        now = time.monotonic()
-        self._resume_until = self._resume_until or now + RESUME_S
-        if now > self._resume_until:
-            raise error
-        time.sleep(RESUME_PAUSE_S)
+        return None
 
     # -- to the end
 
@@ -186,32 +270,25 @@ class Process:
 
     def collect(self, timeout: float | None) -> Result:
         """All its output. After `timeout` seconds it is killed, and TimedOut is raised."""
-        output = {"stdout": bytearray(), "stderr": bytearray()}
-        timer = self._kill_after(timeout)
+        if timeout is None:
+            return self._collect()
+        late = TimedOut(f"The command was killed: it took longer than {timeout} s.", reason="COMMAND_TIMEOUT")
+        killing = self.end_by(KILLS, after=timeout)
         try:
-            for chunk in self:
-                output[chunk.stream] += chunk.data
+            result = self._collect()
+        except SysprocError as failure:
+            if killing.begun:
+                raise late from failure
+            raise
         finally:
-            timer.cancel()
-        if timer.finished.is_set() and timer.fired:
-            raise TimedOut(f"The command was killed: it took longer than {timeout} s.", reason="COMMAND_TIMEOUT")
+            killing.stop()
+        if killing.begun:
+            raise late
+        return result
+
+    def _collect(self) -> Result:
+        output = {"stdout": bytearray(), "stderr": bytearray()}
+        for chunk in self:
+            output[chunk.stream] += chunk.data
         ended = self.wait()
         return Result(ended.exit_code, ended.signal, bytes(output["stdout"]), bytes(output["stderr"]), ended.failure)
-
-    def _kill_after(self, timeout: float | None) -> "KillTimer":
-        timer = KillTimer(timeout, lambda: self.signal(SIGKILL))
-        if timeout is not None:
-            timer.start()
-        return timer
-
-
-class KillTimer(threading.Timer):
-    """A timer that knows whether it has fired."""
-
-    def __init__(self, timeout: float | None, kill: Callable[[], None]) -> None:
-        super().__init__(timeout or 0.0, self._fire)
-        self.daemon, self.fired, self._kill = True, False, kill
-
-    def _fire(self) -> None:
-        self.fired = True
-        self._kill()

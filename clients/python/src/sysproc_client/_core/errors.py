@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import grpc
 
 DETAILS_KEY = "grpc-status-details-bin"
+# The reason of an error that is not the service's: nothing came back.
+UNREACHABLE = "UNREACHABLE"
 
 
 class SysprocError(Exception):
@@ -94,12 +96,14 @@ _BY_CODE: dict[str, type[SysprocError]] = {
 }
 
 
-def from_rpc_error(error: "grpc.RpcError", endpoint: str) -> SysprocError:
-    """The exception for what a call ended with."""
+def from_rpc_error(error: "grpc.RpcError", endpoint: str, timeout: float | None = None) -> SysprocError:
+    """The exception for what a call ended with. timeout: the seconds that it was given."""
     code = error.code().name
     info = error_info(error)
     if code == "UNAVAILABLE" and info is None:
         return unreachable(endpoint, error.details() or "")
+    if code == "DEADLINE_EXCEEDED" and info is None:
+        return no_answer(endpoint, timeout)
     metadata = dict(info.metadata) if info else {}
     resolution = metadata.pop("resolution", "")
     message = (error.details() or code).removesuffix(resolution).strip()
@@ -139,5 +143,25 @@ def unreachable(endpoint: str, details: str) -> Unavailable:
     )
 
 
+def answer_lost(endpoint: str, waited: float) -> Unavailable:
+    """The error for a request that was sent and not answered, and that cannot be sent again, or was in vain."""
+    waiting = f", and was not back within {waited:.0f} s" if waited >= 1 else ""
+    return Unavailable(
+        f"The connection to {endpoint} was lost before the answer came{waiting}.",
+        reason="ANSWER_LOST",
+        resolution="What was asked for may have been done: look, once sysprocd runs.",
+    )
+
+
+def no_answer(endpoint: str, timeout: float | None) -> TimedOut:
+    """The error for a call that was not answered in time."""
+    within = "in time" if timeout is None else f"within {timeout:g} s"
+    return TimedOut(
+        f"{endpoint} has not answered {within}.",
+        reason="NO_ANSWER",
+        resolution="What was asked for may still be done: look, or repeat it with the same request_id.",
+    )
+
+
 def _unreachable(endpoint: str, why: str, resolution: str) -> Unavailable:
-    return Unavailable(f"{endpoint} cannot be reached: {why}.", reason="UNREACHABLE", resolution=resolution)
+    return Unavailable(f"{endpoint} cannot be reached: {why}.", reason=UNREACHABLE, resolution=resolution)

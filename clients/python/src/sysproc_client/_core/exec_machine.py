@@ -2,12 +2,14 @@
 
     NEW --opening()--> Start is sent --Started--> RUNNING --Exited--> ENDED
      ^                     |                        |
-     | NOT_FOUND:          | the stream is lost     | the stream is lost
-     | it never arrived    v                        v
+     | NOT_FOUND, refused: | the stream is lost;    | the stream is lost
+     | it never arrived    v ALREADY_EXISTS         v
      +------------ UNSURE --opening()--> Attach with the offsets reached --Started--> RUNNING
 
 Output counts from byte 0 of each stream; what comes twice is dropped here. Input is kept until the service has
-accepted it, and sent again from there. Drawn for the wire in process_service.proto.
+accepted it, and sent again from there; at most a window of it is on its way, so that the service never has to let the
+stream wait, and a signal with it. Drawn for the wire in process_service.proto; when a stream is tried again is decided
+in `sysproc_client._core.retry`.
 """
 
 import uuid
@@ -19,10 +21,14 @@ from typing import Literal
 
 from nightos.sysproc.v1.container_pb2 import ExitStatus
 from nightos.sysproc.v1.process_service_pb2 import ExecRequest, ExecResponse, WindowSize
+from sysproc_client._core.errors import AlreadyExists, NotFound, SysprocError
+from sysproc_client._core.retry import Fate
 
 STDIN_CHUNK = 64 * 1024
 # So much input may be on its way before the service has accepted it; more waits in the caller.
 STDIN_WINDOW = 1024 * 1024
+# Start is sent again if it never arrived; a service that keeps contradicting itself is given up.
+MOST_STARTS = 5
 # After so much output at the latest the service is told what it may forget.
 RECEIVED_EVERY = 256 * 1024
 # After which part of the service's bound it has to be told, so that the process never waits for that.
@@ -72,6 +78,8 @@ class ExecMachine:
     _input_closed: bool = False
     _close_sent: bool = False
     _control: deque[ExecRequest] = field(default_factory=deque)
+    _starts: int = 0
+    _began_with_start: bool = False
 
     def __post_init__(self) -> None:
         if not self.start.exec_id:
@@ -81,19 +89,32 @@ class ExecMachine:
 
     def opening(self) -> ExecRequest:
         """The first message of a stream: Start, or Attach where it was begun."""
+        self._began_with_start = self.state is State.NEW
         if self.state is State.NEW:
             self.state = State.UNSURE
+            self._starts += 1
             return ExecRequest(start=self.start)
         attach = ExecRequest.Attach(container=self.start.container, exec_id=self.start.exec_id)
         attach.stdout_offset, attach.stderr_offset = self._reached["stdout"], self._reached["stderr"]
         return ExecRequest(attach=attach)
 
-    def lost(self, *, never_arrived: bool = False) -> None:
-        """The stream is gone; the next one begins with what `opening` says. never_arrived: Start was not there."""
-        if never_arrived and self.state is State.UNSURE:
-            self.state = State.NEW
+    def lost(self, fate: Fate = Fate.UNKNOWN, error: SysprocError | None = None) -> bool:
+        """The stream is gone; the next one begins with what `opening` says.
+
+        Whether the error is only news of a Start that was sent before: that it has arrived, or that it never did.
+        """
         self._input_sent = self._input_base
         self._close_sent = False
+        if self.state is not State.UNSURE:
+            return False
+        if self._began_with_start:
+            if fate in (Fate.REFUSED, Fate.UNSENT):
+                self.state, self._starts = State.NEW, self._starts - 1
+            return self._starts > 1 and isinstance(error, AlreadyExists)
+        if isinstance(error, NotFound) and self._starts < MOST_STARTS:
+            self.state = State.NEW
+            return True
+        return False
 
     def to_send(self) -> Iterator[ExecRequest]:
         """What can be sent now, in order; empty until the service has answered the opening."""
@@ -102,9 +123,9 @@ class ExecMachine:
         while self._control:
             yield self._control.popleft()
         yield from self._received()
-        while self._input_sent < self._input_base + len(self._input):
+        while self._input_sent < self._input_base + min(len(self._input), STDIN_WINDOW):
             yield self._next_input()
-        if self._input_closed and not self._close_sent:
+        if self._input_closed and not self._close_sent and self._input_sent == self._input_base + len(self._input):
             self._close_sent = True
             yield ExecRequest(close_stdin=ExecRequest.CloseStdin())
 

@@ -52,7 +52,7 @@ class Options:
         """A client of the endpoint; imported here, since it costs most of a short command's time."""
         from sysproc_client.client import Client
 
-        return Client(self.endpoint)
+        return Client(self.endpoint, on_away=tell_away)
 
 
 class Subcommands(click.Group):
@@ -157,3 +157,8 @@ def words_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def tell_away(endpoint: str) -> None:
+    """The connection was lost, and is not back yet."""
+    click.echo(f"sysproc: The connection to {endpoint} is lost; waiting for sysprocd to come back.", err=True)

@@ -1,13 +1,17 @@
 """Subcommands for processes: exec, run, ps."""
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.options import creation_options, pairs
 from sysproc_client.cli.output import escaped, human_size, iso, print_json, print_table
+
+if TYPE_CHECKING:
+    from sysproc_client.container import Container
 
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 _PROCESS = (
@@ -58,20 +62,35 @@ def exec_command(context: click.Context, /, ref: str, command: Sequence[str], us
 @click.pass_context
 def run_command(context: click.Context, /, command: Sequence[str], keep: bool, user: str | None, **given: Any) -> None:
     """Run a command in a container of its own, which is destroyed at the end; the exit code is the command's."""
-    from sysproc_client.cli.session import run_process, terminating
+    from sysproc_client.cli.interrupts import held_back, unwinding
+    from sysproc_client.cli.session import run_process
 
     how = {name: given.pop(name) for name in ("interactive", "tty", "cwd")}
     chosen = user_of(user)
-    with context.obj.connect() as client, terminating():
-        box = client.create(**given)
+    with ExitStack() as stack:
+        stack.enter_context(unwinding())
+        client = stack.enter_context(context.obj.connect())
+        with held_back():
+            box = client.create(**given)
+            if not keep:
+                stack.callback(destroy_at_end, box)
         if keep:
             click.echo(box.id, err=True)
-        try:
-            code = run_process(box, command, user=chosen, env={}, **how)
-        finally:
-            if not keep:
-                box.destroy()
+        code = run_process(box, command, user=chosen, env={}, **how)
     context.exit(code)
+
+
+def destroy_at_end(box: "Container") -> None:
+    """Whatever has ended the command; whoever has to know is told if that fails."""
+    from sysproc_client._core.errors import SysprocError
+    from sysproc_client.cli.interrupts import held_back
+
+    with held_back():
+        try:
+            box.destroy()
+        except (SysprocError, click.exceptions.Exit):
+            click.echo(f"sysproc: Container {box.id} may be left.", err=True)
+            raise
 
 
 @click.command("ps")

@@ -1,0 +1,59 @@
+"""A process that is to end and may not do so by itself: signals one after the other, then it is given up.
+
+A thread that only sends and waits: what comes back is read by whoever reads `sysproc_client.process`.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sysproc_client._core.errors import TimedOut
+
+if TYPE_CHECKING:
+    from sysproc_client.process import Process
+
+SIGHUP, SIGKILL, SIGPIPE = 1, 9, 13
+
+# One may get lost with the connection; to a terminal it goes to the foreground alone, behind which another is next.
+KILLS = (SIGKILL,) * 5
+HANG_UPS = (SIGHUP,) * 3 + KILLS
+BROKEN_PIPES = (SIGPIPE, *KILLS)
+# How long each signal has.
+PAUSE_S = 1.0
+# How much longer a service that is away may take to come back and be told.
+AWAY_S = 10.0
+
+
+class Ending(threading.Thread):
+    """See the module's docstring. begun: the first signal was sent, because the process was still there then."""
+
+    def __init__(self, process: "Process", signals: Sequence[int], after: float) -> None:
+        super().__init__(name=f"ending of {process.exec_id}", daemon=True)
+        self._process, self._signals, self._after = process, signals, after
+        self._stopped = threading.Event()
+        self.begun = False
+
+    def stop(self) -> None:
+        """Do not begin. What was begun ends with the process."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """See threading."""
+        if self._stopped.wait(self._after) or self._process.ended is not None:
+            return
+        self.begun = True
+        for number in self._signals:
+            self._process.signal(number)
+            if self._process.ended_within(PAUSE_S):
+                return
+        if not (self._process.away and self._process.ended_within(AWAY_S)):
+            self._process.give_up(not_ended(self._process.exec_id))
+
+
+def not_ended(exec_id: str) -> TimedOut:
+    """The error for a process that was killed, and whose end was not seen."""
+    return TimedOut(
+        f"Process {exec_id} was told to end, and its end was not seen.",
+        reason="NOT_ENDED",
+        resolution="`sysproc ps` shows whether it is still there; a frozen container ends nothing.",
+    )
