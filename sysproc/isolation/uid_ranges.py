@@ -99,6 +99,7 @@ class UidRanges:
         """
         with self._locked():
             kept = [base for base in self._ranges_of(owner) if not self._reclaim(base, owner)]
+            self._forget_owner(owner)  # who was killed between the last range and this has left it, empty
         return not kept
 
     def _reclaim(self, base: int, owner: str) -> bool:
@@ -171,10 +172,13 @@ class UidRanges:
         self._forget(base, owner)
 
     def _forget(self, base: int, owner: str) -> None:
-        index = self._index(owner)
-        remove_if_there(f"{index}/{base}")
+        remove_if_there(f"{self._index(owner)}/{base}")
+        self._forget_owner(owner)
+
+    def _forget_owner(self, owner: str) -> None:
+        """If it has no range any more."""
         try:
-            os.rmdir(index)
+            os.rmdir(self._index(owner))
         except OSError as failure:
             if failure.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                 raise

@@ -120,6 +120,17 @@ def test_a_claim_that_was_cut_off_in_the_middle_is_forgotten(tmp_path: Path) -> 
     assert entries(tmp_path) == set()
 
 
+def test_a_release_that_was_cut_off_in_the_middle_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = ranges(tmp_path)
+    claimed = mine.claim("owner")
+    with monkeypatch.context() as cut:
+        cut.setattr("os.rmdir", lambda _: None)
+        mine.release(claimed)
+    assert entries(tmp_path) != set()
+    assert ranges(tmp_path).reclaim("owner")
+    assert entries(tmp_path) == set()
+
+
 def test_what_an_earlier_life_has_left_is_given_back(tmp_path: Path) -> None:
     claimed = ranges(tmp_path, 1).claim("container")
     later = ranges(tmp_path, 1)
