@@ -145,12 +145,13 @@ class Launcher:
                 os.close(fd)
 
     def _drop(self, connection: Connection) -> None:
-        """Its daemon is gone: nobody waits for what is unfinished."""
+        """Its daemon is gone: nobody waits for what is unfinished. What was handed over just now is finished."""
         if self._connections.pop(connection.sock.fileno(), None) is None:
             return
         self._poll.unregister(connection.sock)
         for lifeline, child in connection.unfinished.items():
-            pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            if not reader_is_gone(lifeline):
+                pidfd_send_signal(child.pidfd, signal.SIGKILL)
             self._forget(lifeline, child)
         connection.sock.close()
 
@@ -259,6 +260,13 @@ def run_child(lifeline: int, work: Callable[[], NoReturn]) -> NoReturn:
         complain(f"child failed: {failure!r}")
     finally:
         os._exit(1)
+
+
+def reader_is_gone(pipe: int) -> bool:
+    """Whether the other end of a pipe that we could write to is closed."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))
 
 
 def above(fd: int, stack: ExitStack) -> int:

@@ -250,6 +250,7 @@ class Launcher:
             reply, _ = await self._call(protocol.BUILD, {"spec": spec.to_json()}, fds)
             message, got = await self._outcome(report, reply["pid"], BUILD_TIMEOUT_S)
             with got:
+                await self._handed_over(report, reply["pid"])
                 return Built(**message["built"], init_pidfd=got.take(), listener_fd=got.take())
 
     async def run_job(
@@ -285,6 +286,18 @@ class Launcher:
         except TimeoutError:
             await self._kill(pid, report)
             raise child_too_slow(timeout_s) from None
+        except BaseException:
+            await self._kill(pid, report)
+            raise
+
+    async def _handed_over(self, report: "Report", pid: int) -> None:
+        """Wait until the builder has become the keeper: until then it dies with us or with the launcher.
+
+        Only then may anybody be told, or write down, that the container runs.
+        """
+        try:
+            async with asyncio.timeout(BUILD_TIMEOUT_S):
+                await report.ended()
         except BaseException:
             await self._kill(pid, report)
             raise

@@ -274,7 +274,7 @@ def test_too_many_directories_are_a_limit_of_memory_and_said_so(root: Path) -> N
     """One directory by a thousand names, by way of links to `.`: their times are kept until the end."""
     links = [letter * 250 for letter in "lm"]
     parts = [pax({"path": link, "linkpath": "."}) + header("x", flag=LINK) for link in links]
-    for number in range(1 << 13):
+    for number in range(1 << 14):
         path = "/".join(links[number >> bit & 1] for bit in range(15))
         parts.append(pax({"path": f"{path}/d"}) + header("x", flag=DIRECTORY))
     outcome = unpack(root, b"".join(parts) + END, little_memory())
