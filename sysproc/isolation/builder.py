@@ -91,6 +91,7 @@ def build(order: Order) -> NoReturn:
         with Undo() as undo:
             born, listener, dev = _build(order, undo)
             report_built(order.report, born, listener)
+            failpoint("build.after_report")
             undo.pop_all()
     except OSError as failure:
         report_failed(order.report, failure)

@@ -293,11 +293,11 @@ class Launcher:
     async def _handed_over(self, report: "Report", pid: int) -> None:
         """Wait until the builder has become the keeper: until then it dies with us or with the launcher.
 
-        Only then may anybody be told, or write down, that the container runs.
+        Only then may anybody be told, or write down, that the container runs. Raises ChildFailed.
         """
         try:
             async with asyncio.timeout(BUILD_TIMEOUT_S):
-                await report.ended()
+                await report.closed()
         except BaseException:
             await self._kill(pid, report)
             raise
@@ -358,6 +358,14 @@ class Report:
             fds.close()
             if progress is not None:
                 progress(message["progress"])
+
+    async def closed(self) -> None:
+        """Wait until the child has executed another program. Raises ChildFailed if it could not."""
+        await wait_readable(self.ours.fileno())
+        message, fds = protocol.receive(self.ours)
+        fds.close()
+        if message is not None:
+            raise ChildFailed(message["failed"]["errno"], message["failed"]["target"])
 
     async def ended(self) -> None:
         """Wait until no process holds the other end any more."""

@@ -2,10 +2,11 @@
 
 import io
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -181,3 +182,48 @@ def test_a_process_in_other_namespaces_than_recorded_is_not_taken_for_the_contai
         assert (again.get(right.id).state, again.get(wrong.id).state) == ("running", "stopped")
         again.get(wrong.id).start()
         assert again.get(wrong.id).run(["true"]).exit_code == 0
+
+
+@pytest.fixture
+def blocking(daemon: RunningDaemon, tmp_path: Path) -> Callable[[str], Path]:
+    """Restart the daemon so that it stops at this place, where the file appears; goes on when that is removed."""
+
+    def restart(place: str) -> Path:
+        marker = tmp_path / "marker"
+        daemon.kill_launcher()
+        daemon.restart(environment={"SYSPROC_FAILPOINTS": f"{place}=1*block({marker})"})
+        return marker
+
+    return restart
+
+
+def test_what_no_keeper_has_yet_is_not_said_to_run(daemon: RunningDaemon, blocking: Callable[[str], Path]) -> None:
+    marker = blocking("build.after_report")
+    with ThreadPoolExecutor() as threads, Client(daemon.endpoint, patience=0) as client:
+        creating = threads.submit(client.create)
+        wait_until(marker.exists, "it is built")
+        assert [one.state for one in client.list()] == ["creating"]
+        daemon.kill9()
+        assert creating.exception() is not None
+    daemon.start(environment={"SYSPROC_FAILPOINTS": ""})
+    marker.unlink()
+    with Client(daemon.endpoint) as again:
+        assert again.list() == []
+
+
+def test_what_a_keeper_has_stays_though_the_launcher_sees_the_daemon_go_first(
+    daemon: RunningDaemon, blocking: Callable[[str], Path]
+) -> None:
+    marker = blocking("build.after_init")
+    with ThreadPoolExecutor() as threads, Client(daemon.endpoint) as client:
+        creating = threads.submit(client.create)
+        wait_until(marker.exists, "it is built")
+        launcher = daemon.launcher_pid
+        os.kill(launcher, signal.SIGSTOP)
+        marker.unlink()
+        box = creating.result()
+    daemon.kill9()
+    os.kill(launcher, signal.SIGCONT)
+    daemon.start(environment={"SYSPROC_FAILPOINTS": ""})
+    with Client(daemon.endpoint) as again:
+        assert again.get(box.id).state == "running"
