@@ -251,6 +251,8 @@ class Launcher:
             message, got = await self._outcome(report, reply["pid"], BUILD_TIMEOUT_S)
             with got:
                 await self._handed_over(report, reply["pid"])
+                if not is_keeper(reply["pid"]):
+                    raise child_killed()
                 return Built(**message["built"], init_pidfd=got.take(), listener_fd=got.take())
 
     async def run_job(
@@ -373,6 +375,17 @@ class Report:
             await wait_readable(self.ours.fileno())
             while self.ours.recv(1):
                 await wait_readable(self.ours.fileno())
+
+
+def is_keeper(pid: int) -> bool:
+    """Whether a builder has become the keeper. One that was killed instead has no memory, and no arguments, any more.
+
+    execve(2) takes the new memory before it closes fds, and the end of a process gives its memory back before them.
+    """
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sysproc: keep ")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 async def wait_readable(fd: int) -> None:
