@@ -93,7 +93,7 @@ def test_a_fork_bomb_goes_with_the_others(client: Client) -> None:
     top = client.create(pids=200)
     bomb = client.create(parent=top)
     client.create(parent=bomb)
-    started(bomb, "echo ready; b() { b & b & }; while :; do b; done 2>/dev/null")
+    started(bomb, "echo ready; b() { sleep 1000 & b & b & }; while :; do b; done 2>/dev/null")
     wait_until(lambda: len(host_pids(bomb)) > 50, "it has forked a lot")
     assert len(top.destroy()) == 3
 

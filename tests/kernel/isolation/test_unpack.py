@@ -259,10 +259,10 @@ def test_a_filesystem_that_is_full_is_told_apart_from_a_disk_that_is(root: Path,
     assert outcome.errno == errno.EDQUOT and "'f" in outcome.target
 
 
-def little_memory() -> Prepare:
+def little_memory(more: int = 24 << 20) -> Prepare:
     """A limit of address space a little above what this process has; /proc is read before the root is another."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + (24 << 20)
+    limit = pages * resource.getpagesize() + more
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
@@ -274,10 +274,10 @@ def test_too_many_directories_are_a_limit_of_memory_and_said_so(root: Path) -> N
     """One directory by a thousand names, by way of links to `.`: their times are kept until the end."""
     links = [letter * 250 for letter in "lm"]
     parts = [pax({"path": link, "linkpath": "."}) + header("x", flag=LINK) for link in links]
-    for number in range(1 << 14):
+    for number in range(1 << 15):
         path = "/".join(links[number >> bit & 1] for bit in range(15))
         parts.append(pax({"path": f"{path}/d"}) + header("x", flag=DIRECTORY))
-    outcome = unpack(root, b"".join(parts) + END, little_memory())
+    outcome = unpack(root, b"".join(parts) + END, little_memory(8 << 20))
     assert outcome.errno == errno.ENOMEM and "too many directories" in outcome.target
 
 
