@@ -40,5 +40,5 @@ def pid_inside(pid: int) -> int | None:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    numbers = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
-    return int(numbers[-1]) if len(numbers) > 1 else None
+    numbers = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")]
+    return int(numbers[0][-1]) if numbers and len(numbers[0]) > 1 else None
