@@ -101,7 +101,8 @@ class ExecFiles:
         """The state page, locked: the lock goes on with the fd that the supervisor gets. Returns the fd."""
         fd = StatePage.create(self.path / "state")
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Waits: `supervised` of another thread may hold it for a moment, as soon as the file is there.
+            fcntl.flock(fd, fcntl.LOCK_EX)
         except BaseException:
             os.close(fd)
             raise
