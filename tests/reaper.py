@@ -39,6 +39,7 @@ def stand_in_front() -> None:
     child = os.fork()
     if child == 0:
         set_pdeathsig(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: fixtures still give back what they have
         os.environ[VARIABLE] = str(reaper)
         return
     # Ctrl-C goes to the whole group: the tests decide.
