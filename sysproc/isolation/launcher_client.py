@@ -9,8 +9,8 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -248,12 +248,11 @@ class Launcher:
         with Report() as report:
             fds = [vsf_fd, status_fd, report.theirs.fileno()]
             reply, _ = await self._call(protocol.BUILD, {"spec": spec.to_json()}, fds)
-            message, got = await self._outcome(report, reply["pid"], BUILD_TIMEOUT_S)
-            with got:
-                await self._handed_over(report, reply["pid"])
-                if not is_keeper(reply["pid"]):
-                    raise child_killed()
-                return Built(**message["built"], init_pidfd=got.take(), listener_fd=got.take())
+            async with self._or_killed(report, reply["pid"], BUILD_TIMEOUT_S):
+                message, got = await report.outcome(None)
+                with got:
+                    await report.keeper_has_it(reply["pid"])
+                    return Built(**message["built"], init_pidfd=got.take(), listener_fd=got.take())
 
     async def run_job(
         self,
@@ -271,35 +270,24 @@ class Launcher:
         with Report() as report:
             all_fds = [report.theirs.fileno(), *fds]
             reply, _ = await self._call(protocol.JOB, {"job": job, "values": dict(values)}, all_fds)
-            message, got = await self._outcome(report, reply["pid"], timeout_s, progress)
-            got.close()
-            result: Mapping[str, Any] = message["result"]
-            return result
+            async with self._or_killed(report, reply["pid"], timeout_s):
+                message, got = await report.outcome(progress)
+                got.close()
+                result: Mapping[str, Any] = message["result"]
+                return result
 
-    async def _outcome(
-        self, report: "Report", pid: int, timeout_s: float, progress: Progress | None = None
-    ) -> tuple[dict[str, Any], FdSet]:
+    @asynccontextmanager
+    async def _or_killed(self, report: "Report", pid: int, timeout_s: float) -> AsyncIterator[None]:
+        """While a builder or job is waited for; it is killed if that fails, or takes longer (DeadlineExceeded)."""
         report.theirs.close()
         try:
             async with asyncio.timeout(timeout_s):
-                return await report.outcome(progress)
+                yield
         except ChildFailed:
             raise
         except TimeoutError:
             await self._kill(pid, report)
             raise child_too_slow(timeout_s) from None
-        except BaseException:
-            await self._kill(pid, report)
-            raise
-
-    async def _handed_over(self, report: "Report", pid: int) -> None:
-        """Wait until the builder has become the keeper: until then it dies with us or with the launcher.
-
-        Only then may anybody be told, or write down, that the container runs. Raises ChildFailed.
-        """
-        try:
-            async with asyncio.timeout(BUILD_TIMEOUT_S):
-                await report.closed()
         except BaseException:
             await self._kill(pid, report)
             raise
@@ -361,13 +349,18 @@ class Report:
             if progress is not None:
                 progress(message["progress"])
 
-    async def closed(self) -> None:
-        """Wait until the child has executed another program. Raises ChildFailed if it could not."""
+    async def keeper_has_it(self, pid: int) -> None:
+        """Wait until the builder has become the keeper: until then it dies with us or with the launcher.
+
+        Only then may anybody be told, or write down, that the container runs. Raises ChildFailed, Unavailable.
+        """
         await wait_readable(self.ours.fileno())
         message, fds = protocol.receive(self.ours)
         fds.close()
         if message is not None:
             raise ChildFailed(message["failed"]["errno"], message["failed"]["target"])
+        if not is_keeper(pid):
+            raise child_killed()
 
     async def ended(self) -> None:
         """Wait until no process holds the other end any more."""
