@@ -53,7 +53,7 @@ class HeldExec:
         self.stdin_lock = asyncio.Lock()
         self._watchers: set[Callable[[], None]] = set()
         self._users = 0
-        self.on_unused: Callable[[], None] = lambda: None
+        self.on_unused: Callable[[], None] = self.close
         if found.line is not None:
             self._watch(found.line)
 
@@ -139,15 +139,15 @@ class HeldExec:
         self._users += 1
 
     def release(self) -> None:
-        """One user less; the last one closes it."""
+        """One user less; after the last one, who is told of it closes it."""
         self._users -= 1
         if self._users == 0:
-            self._close()
+            self.on_unused()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the files; once, when it is unused."""
         self.opened.close()
         self.page.close()
-        self.on_unused()
 
     def let_go(self) -> None:
         """The daemon ends: close what is ours, the process lives on. Idempotent."""

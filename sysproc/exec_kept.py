@@ -3,7 +3,7 @@
     it has ended, nobody looks on      its input, and the output that its readers have confirmed
     then, if those of the container    the output of the oldest, until they do not. Never that of the newest one: its
       keep more than KEPT_BYTES        client may just be on its way back
-    KEPT newer ones have ended         everything
+    KEPT newer ones have ended         everything, of some at once: a look at all costs more than a start
 
 Output that was sent and not confirmed is kept: nobody knows whether it has arrived. Nothing is forgotten under a
 reader's eyes: who calls makes sure that nobody is attached. The files themselves are `sysproc.exec_files`.
@@ -24,6 +24,10 @@ from sysproc.linux.files import punch_hole
 # Of each container.
 KEPT = 64
 KEPT_BYTES = 128 << 20
+# So many more may be there before all are looked at. One with so much output is reason enough: without such, all
+# that are not looked at keep less than KEPT_BYTES.
+MORE = 16
+_MUCH = KEPT_BYTES // (KEPT + MORE)
 _SECTOR, _BLOCK = 512, 4096
 _FREED: Mapping[Stream, Slot] = {"stdout": Slot.STDOUT_FREED, "stderr": Slot.STDERR_FREED}
 
@@ -35,11 +39,34 @@ def forget(files: ExecFiles, before: Mapping[Stream, int] | None) -> None:
             return
         opened = files.open()
         try:
-            forget_output(opened, page, before)
-            if opened.stdin is not None:
-                punch(opened.stdin, 0, os.fstat(opened.stdin).st_size)
+            forget_held(opened, page, before)
         finally:
             opened.close()
+
+
+def forget_held(opened: OpenFiles, page: StatePage, before: Mapping[Stream, int] | None) -> None:
+    """The same, of one whose files are open. Blocks."""
+    forget_output(opened, page, before)
+    if opened.stdin is not None:
+        punch(opened.stdin, 0, os.fstat(opened.stdin).st_size)
+
+
+def keeps_anything(opened: OpenFiles) -> bool:
+    """Whether there is anything that could be forgotten."""
+    return any(os.fstat(fd).st_blocks for fd in (opened.stdin, opened.stdout, opened.stderr) if fd is not None)
+
+
+def kept_bytes(opened: OpenFiles) -> int:
+    """How many bytes of disk its output occupies."""
+    return sum(os.fstat(fd).st_blocks for fd in (opened.stdout, opened.stderr) if fd is not None) * _SECTOR
+
+
+def worth_a_look(directory: Path, running: int, last_kept: int) -> bool:
+    """Whether `prune` is to look: at so many that are there, of which some run, after one that keeps so much."""
+    try:
+        return last_kept > _MUCH or len(os.listdir(directory)) - running > KEPT + MORE
+    except FileNotFoundError:
+        return False
 
 
 def forget_output(opened: OpenFiles, page: StatePage, before: Mapping[Stream, int] | None) -> None:
@@ -72,8 +99,8 @@ def punch(fd: int, begin: int, end: int) -> None:
 
 def prune(directory: Path, most: int = KEPT, most_bytes: int = KEPT_BYTES) -> list[ExecFiles]:
     """Remove those that have ended, except the newest; of these, the ones whose output is too much. Blocks."""
-    ended = sorted(((files.path.name, ended_ns(files)) for files in all_in(directory)), key=lambda one: one[1])
-    newest_first = [ExecFiles(directory / name) for name, moment in ended if moment][::-1]
+    looked_at = ((ended_ns(files), files.exec_id, files) for files in all_in(directory))
+    newest_first = [files for moment, _, files in sorted(looked_at, reverse=True) if moment]
     for files in newest_first[most:]:
         files.remove()
     kept, sizes = newest_first[:most], [output_blocks(files) for files in newest_first[:most]]

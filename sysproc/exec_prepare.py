@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from sysproc.exec_files import Asked, ExecFiles, OpenFiles
+from sysproc.failpoints import failpoint
 from sysproc.isolation.exec_spec import ExecSpec, Fd, Window
 from sysproc.isolation.exec_state import Slot, StatePage
 from sysproc.isolation.seccomp_profiles import compile_profile
@@ -79,6 +80,17 @@ class Prepared:
         self.page.close()
         os.close(self.wake)
         os.close(self.news)
+
+
+def claim_and_prepare(files: ExecFiles, asked: Asked, container: RunningContainer, wanted: WantedExec) -> Prepared:
+    """Take the id, and make everything that a supervisor needs. Blocks. Raises AlreadyExists."""
+    files.claim(asked)
+    with Undo() as undo:
+        undo.add("the directory of the process", files.remove)
+        failpoint("processes.start.after_claim")
+        prepared = prepare(files, asked, container, wanted)
+        undo.pop_all()
+    return prepared
 
 
 def prepare(files: ExecFiles, asked: Asked, container: RunningContainer, wanted: WantedExec) -> Prepared:

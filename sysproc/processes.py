@@ -11,6 +11,7 @@ A process belongs to its supervisor, which needs neither this daemon nor the lau
 import asyncio
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
@@ -20,10 +21,10 @@ from sysproc.exec_events import ExecInfo, Exited, Stream
 from sysproc.exec_files import Asked, ExecFiles
 from sysproc.exec_handle import ExecHandle, exited
 from sysproc.exec_held import Found, HeldExec, Line, found
-from sysproc.exec_kept import forget, prune
+from sysproc.exec_kept import forget, forget_held, keeps_anything, kept_bytes, prune, worth_a_look
 from sysproc.exec_list import list_execs
 from sysproc.exec_output import declared_bytes
-from sysproc.exec_prepare import Prepared, WantedExec, asked_of, end_supervisor, prepare
+from sysproc.exec_prepare import Prepared, WantedExec, asked_of, claim_and_prepare, end_supervisor
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
@@ -45,6 +46,7 @@ class Processes:
     def __init__(self, host: Host, tasks: TaskOwner) -> None:
         self._host, self._tasks = host, tasks
         self._held: dict[Key, HeldExec] = {}
+        self._held_in: Counter[int] = Counter()
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     def close(self) -> None:
@@ -74,11 +76,8 @@ class Processes:
         files = ExecFiles(container.exec_dir / key[1])
         asked = asked_of(wanted)
         async with self._lock(key), undo_in_thread() as undo:
-            await self._claim(container, files, asked, asked_by)
+            prepared = await self._prepare(container, files, asked, wanted, asked_by)
             undo.add("the directory of the process", files.remove)
-            failpoint("processes.start.after_claim")
-            with disk_full_as_domain_error(files.path):
-                prepared = await to_end(prepare, files, asked, container, wanted)
             undo.add("its files", prepared.close)
             failpoint("processes.start.after_files")
             undo.add("what was started", end_supervisor, files, prepared.page)
@@ -90,8 +89,10 @@ class Processes:
             held = self._hold(key, HeldExec(Found(files, asked, prepared.opened, prepared.page, line)))
             return ExecHandle(held, None, None)
 
-    async def _claim(self, container: RunningContainer, files: ExecFiles, asked: Asked, viewer: int | None) -> None:
-        """Take the id, if the storage that containers from here up may have has room for the output."""
+    async def _prepare(
+        self, container: RunningContainer, files: ExecFiles, asked: Asked, wanted: WantedExec, viewer: int | None
+    ) -> Prepared:
+        """The id and the files, if the storage that containers from here up may have has room for the output."""
         async with AsyncExitStack() as stack:
             if not self._host.storage_limited.isdisjoint(container.path):
                 await stack.enter_async_context(self._host.storage_lock)
@@ -99,7 +100,8 @@ class Processes:
                 more = declared_bytes(asked)
                 await self._host.database.read(lambda c: check_output(c, container.id, more, asker))
             with disk_full_as_domain_error(files.path):
-                await to_end(files.claim, asked)
+                return await to_end(claim_and_prepare, files, asked, container, wanted)
+        raise AssertionError("an error was swallowed")
 
     async def _spawn(self, key: Key, prepared: Prepared, container: RunningContainer) -> Line:
         name = f"sysproc: exec {to_hex(key[0])} {key[1]}"
@@ -109,20 +111,33 @@ class Processes:
 
     def _hold(self, key: Key, held: HeldExec) -> HeldExec:
         self._held[key] = held
+        self._held_in[key[0]] += 1
 
         def unused() -> None:
             if self._held.get(key) is held:
                 del self._held[key]
+            self._held_in.subtract([key[0]])
+            if not self._held_in[key[0]]:
+                del self._held_in[key[0]]
             self._tasks.start(self._tidy(key, held))
 
         held.on_unused = unused
         return held
 
     async def _tidy(self, key: Key, held: HeldExec) -> None:
-        """Nobody looks at it any more: if it has ended, only what has to be kept is kept."""
-        confirmed = {stream: output.confirmed for stream, output in held.outputs.items()}
-        await self._forget(key, held.files, confirmed)
-        for files in await to_end(prune, held.files.path.parent):
+        """Nobody looks at it any more: if it has ended, only what has to be kept is kept. Closes it."""
+        async with self._lock(key):
+            try:
+                if key not in self._held and held.end() is not None and keeps_anything(held.opened):
+                    confirmed = {stream: output.confirmed for stream, output in held.outputs.items()}
+                    await to_end(forget_held, held.opened, held.page, confirmed)
+                kept = kept_bytes(held.opened)
+            finally:
+                held.close()
+        directory, running = held.files.path.parent, self._held_in[key[0]]
+        if not worth_a_look(directory, running, kept):
+            return
+        for files in await to_end(prune, directory):
             await self._forget((key[0], files.exec_id), files, None)
 
     async def _forget(self, key: Key, files: ExecFiles, before: Mapping[Stream, int] | None) -> None:

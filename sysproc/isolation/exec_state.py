@@ -123,7 +123,7 @@ class StatePage:
         self._slots = memoryview(self._map).cast("Q")
 
     @classmethod
-    def create(cls, path: Path) -> int:
+    def create(cls, path: str | Path) -> int:
         """A new file of a page of zeros; returns its fd, which is to be locked. The blocks are reserved: a full
         disk shows here, not as SIGBUS later."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -136,7 +136,7 @@ class StatePage:
         return fd
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: str | Path) -> Self:
         """Map the page of an existing file; FileNotFoundError, or ValueError if it is too short."""
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:

@@ -35,9 +35,12 @@ from sysproc.storage.requests import RequestKey
 OWN = "."
 HOST = 0
 MOST_NAMES = 256
+MOST_REMEMBERED = 1024
 
 # An id, or names from the caller's own container down; None is what the caller is in.
 Wanted = int | tuple[str, ...] | None
+# What is asked, and by which container; None on the host.
+Question = tuple[tuple[tuple[Reference, Wanted], ...], int | None]
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,13 @@ class Found:
 
 
 class Resolver:
-    """Resolves references, and refuses those that reach too far; reads the database once a call."""
+    """Resolves references, and refuses those that reach too far; reads the database once a call, or not at all if
+    the same was asked since its last change."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._found: dict[Question, Found] = {}
+        self._found_at = database.revision
 
     async def resolve(self, method: Method, request: Message, caller: Caller) -> Found:
         """Every container that the request names. Raises NotFound, InvalidArgument, PermissionDenied.
@@ -63,8 +69,27 @@ class Resolver:
         wanted = {one: parse(one, one.in_request(request)) for one in method.references if one.is_in(request)}
         if not wanted:
             raise bad(method.references[0], "names no container")
-        key = request_key(caller, method, request)
-        return await self._database.read(lambda connection: look_up(connection, wanted, key, caller.container_id))
+        key, own = request_key(caller, method, request), caller.container_id
+        if key is not None:
+            return await self._database.read(lambda connection: look_up(connection, wanted, key, own))
+        question = (tuple(wanted.items()), own)
+        found = self._remembered(question)
+        if found is None:
+            revision = self._database.revision
+            found = await self._database.read(lambda connection: look_up(connection, wanted, None, own))
+            self._remember(question, found, revision)
+        return found
+
+    def _remembered(self, question: "Question") -> Found | None:
+        if self._found_at != self._database.revision or len(self._found) >= MOST_REMEMBERED:
+            self._found.clear()
+            self._found_at = self._database.revision
+        return self._found.get(question)
+
+    def _remember(self, question: "Question", found: Found, revision: int) -> None:
+        """Only what was read since the last change, all of it."""
+        if revision == self._found_at == self._database.revision:
+            self._found[question] = found
 
 
 def asked(method: Method, request: Message) -> str:

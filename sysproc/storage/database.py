@@ -38,6 +38,8 @@ class Database:
         except sa.exc.DatabaseError as failure:
             self._engine.dispose()
             raise damaged(path, failure) from failure
+        # Grows with every change, before whoever made it is told: what was read at this one is still so.
+        self.revision = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
 
@@ -51,6 +53,7 @@ class Database:
             try:
                 result = change(connection)
                 connection.exec_driver_sql("COMMIT")
+                self.revision += 1
             except BaseException as failure:
                 roll_back(connection)
                 if disk_full(failure):

@@ -24,6 +24,7 @@ from nightos.sysproc.v1.process_service_pb2 import (
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc.exec_files import ExecFiles
+from sysproc.exec_kept import KEPT, MORE
 from sysproc.exec_output import stored_bytes
 from sysproc_client import Client, Container
 from tests.e2e.daemon import RunningDaemon
@@ -390,8 +391,11 @@ def test_a_process_outlives_its_stream(streams: Open, box: Container) -> None:
 
 
 def test_the_newest_that_have_ended_are_kept(stub: ProcessServiceStub, box: Container) -> None:
-    for number in range(70):
+    last = KEPT + MORE + 8
+    for number in range(last):
         box.exec(["true"], exec_id=f"n{number}", stdin=False).wait()
     request = ListExecsRequest(container=ContainerRef(path=box.id))
-    wait_until(lambda: len(stub.ListExecs(request).execs) == 64, "64 are kept")
-    assert [one.exec_id for one in stub.ListExecs(request).execs] == [f"n{number}" for number in range(6, 70)]
+    wait_until(lambda: len(stub.ListExecs(request).execs) < KEPT + MORE, "the oldest are forgotten")
+    kept = [one.exec_id for one in stub.ListExecs(request).execs]
+    assert len(kept) >= KEPT
+    assert kept == [f"n{number}" for number in range(last - len(kept), last)]

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sysproc.exec_files import Asked, ExecFiles
-from sysproc.exec_kept import forget, output_blocks, prune
+from sysproc.exec_kept import KEPT, KEPT_BYTES, MORE, forget, output_blocks, prune, worth_a_look
 from sysproc.isolation.exec_state import Phase, Slot, StatePage
 
 BLOCK = 4096
@@ -94,3 +96,27 @@ def test_the_oldest_that_have_ended_go_and_what_runs_stays(tmp_path: Path) -> No
     with supervised(exec_of(tmp_path, "n0", blocks=1)):
         assert prune(tmp_path, most=2) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["n0", "n3", "n4"]
+
+
+def test_all_are_looked_at_when_many_have_ended_or_one_keeps_much(tmp_path: Path) -> None:
+    for number in range(KEPT + MORE + 2):
+        (tmp_path / f"n{number}").mkdir()
+    assert worth_a_look(tmp_path, running=1, last_kept=0)
+    assert not worth_a_look(tmp_path, running=2, last_kept=0)
+    assert worth_a_look(tmp_path, running=2, last_kept=KEPT_BYTES // 64)
+    assert not worth_a_look(tmp_path / "destroyed meanwhile", running=0, last_kept=0)
+
+
+def test_an_id_is_free_again_if_the_disk_was_full_when_it_was_taken(tmp_path: Path) -> None:
+    files = ExecFiles(tmp_path / "one")
+    asked = Asked((b"x",), b"", terminal=False, stdin=True, spool_bytes=1 << 24, drop_oldest=False, asked_at=0.0)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.claim(asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not files.path.exists()
+    files.claim(asked)
