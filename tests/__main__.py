@@ -1,4 +1,7 @@
-"""Runs the suites one after the other, and sums them up: `python -m tests [SUITE …] [-- PYTEST-ARGUMENT …]`.
+"""Runs the suites, and sums them up: `python -m tests [SUITE …] [-- PYTEST-ARGUMENT …]`.
+
+    vm ───────────────────────────────────────────────▶ its output, when it has ended
+    lint ▸ unit ▸ kernel ▸ e2e ▸ … one after the other
 
 Each suite is a directory beside this file and a process of its own, because the kernel tests must not share
 one with gRPC's threads. What a suite needs is in its conftest.py, options are in `tests/conftest.py`.
@@ -7,10 +10,12 @@ one with gRPC's threads. What a suite needs is in its conftest.py, options are i
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +24,8 @@ ROOT = HERE.parent
 REPORTS = ROOT / ".cache" / "junit"
 
 FIRST = ("lint", "unit", "kernel", "e2e")
-LAST = ("vm",)
+# Has a kernel of its own, and waits for it most of the time.
+BESIDE = "vm"
 
 NO_TESTS_COLLECTED = 5
 
@@ -33,10 +39,10 @@ class Outcome:
 
 
 def suites() -> Iterator[str]:
-    """All suites in order: quick ones first, virtual machines last, and none forgotten."""
+    """All suites in order: quick ones first, and none forgotten."""
     present = {file.relative_to(HERE).parts[0] for file in HERE.glob("*/**/test_*.py")}
-    between = sorted(present - {*FIRST, *LAST})
-    yield from (suite for suite in (*FIRST, *between, *LAST) if suite in present)
+    between = sorted(present - {*FIRST, BESIDE})
+    yield from (suite for suite in (*FIRST, *between, BESIDE) if suite in present)
 
 
 def kind(case: ElementTree.Element) -> str:
@@ -60,19 +66,58 @@ def read_report(report: Path) -> Outcome:
     return Outcome(Counter(word for word, _ in kinds), tuple(bad))
 
 
+def command(suite: str, arguments: Sequence[str]) -> list[str]:
+    """How one suite is run."""
+    return [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report_of(suite)}", *arguments]
+
+
+def report_of(suite: str) -> Path:
+    """Where a suite writes its JUnit file."""
+    return REPORTS / f"{suite}.xml"
+
+
 def run(suite: str, arguments: Sequence[str]) -> Outcome:
-    """Run one suite. One that dies, or fails without a failed test, counts as an error."""
-    report = REPORTS / f"{suite}.xml"
-    report.unlink(missing_ok=True)
+    """Run one suite."""
     print(f"\n──── tests/{suite}", flush=True)
-    command = [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report}", *arguments]
-    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    return outcome(suite, subprocess.run(command(suite, arguments), cwd=ROOT, check=False).returncode)
+
+
+def outcome(suite: str, status: int) -> Outcome:
+    """What became of one. One that died, or failed without a failed test, counts as an error."""
     if status == NO_TESTS_COLLECTED:
         return Outcome(Counter(), ())
-    outcome = read_report(report) if report.exists() else Outcome(Counter(), ())
-    if status and not outcome.bad:
-        return Outcome(outcome.counts + Counter(errors=1), (f"ERROR tests/{suite}: pytest ended with {status}",))
-    return outcome
+    report = report_of(suite)
+    found = read_report(report) if report.exists() else Outcome(Counter(), ())
+    if status and not found.bad:
+        return Outcome(found.counts + Counter(errors=1), (f"ERROR tests/{suite}: pytest ended with {status}",))
+    return found
+
+
+@contextmanager
+def beside(suite: str, arguments: Sequence[str]) -> Iterator[Callable[[], Outcome]]:
+    """Run one while others run; what is yielded waits for its end, prints what it said, and returns its outcome."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command(suite, arguments), cwd=ROOT, stdout=said, stderr=said)
+
+        def ended() -> Outcome:
+            status = process.wait()
+            said.seek(0)
+            print(f"\n──── tests/{suite}", said.read().decode(errors="replace"), sep="\n", flush=True)
+            return outcome(suite, status)
+
+        try:
+            yield ended
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def run_all(named: Sequence[str], arguments: Sequence[str]) -> list[Outcome]:
+    """Run the suites that are named."""
+    if BESIDE not in named or len(named) == 1:
+        return [run(suite, arguments) for suite in named]
+    with beside(BESIDE, arguments) as ended:
+        return [*(run(suite, arguments) for suite in named if suite != BESIDE), ended()]
 
 
 def closing_line(counts: Counter[str], seconds: float) -> str:
@@ -89,12 +134,14 @@ def main(arguments: Sequence[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     named, rest = arguments[:split] or list(suites()), arguments[split + 1 :]
     REPORTS.mkdir(parents=True, exist_ok=True)
+    for suite in named:
+        report_of(suite).unlink(missing_ok=True)
     if os.geteuid():
         print("not root: the tests that need a real kernel are skipped (`sudo make test` runs them)", flush=True)
     started = time.monotonic()
-    outcomes = [run(suite, rest) for suite in named]
-    counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
-    bad = [line for outcome in outcomes for line in outcome.bad]
+    outcomes = run_all(named, rest)
+    counts = sum((one.counts for one in outcomes), Counter[str]())
+    bad = [line for one in outcomes for line in one.bad]
     print(f"\n──── {', '.join(named)}", *bad, sep="\n")
     print(closing_line(counts, time.monotonic() - started), flush=True)
     return 1 if bad or not counts else 0
