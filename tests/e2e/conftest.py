@@ -7,7 +7,7 @@ in `tests.e2e.daemon`.
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,16 @@ from tests.e2e.daemon import RunningDaemon
 from tests.leaks import leak_check
 
 Sysproc = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the daemon says goes with a failure; the machine that it ran on may be gone when somebody reads it."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("daemon")
+    if report.failed and isinstance(running, RunningDaemon):
+        report.sections.append(("the end of sysprocd's log", running.log_text()))
+    return report
 
 
 @pytest.fixture(scope="module")
