@@ -4,6 +4,8 @@
     format_ext4  image file             mke2fs on the partition at this place                    {}
     grow         image file             grows the ext4 of the partition to its whole size        {}
     unpack       image file, archive    unpacks a tar into it, in a jail (`sysproc.isolation.jail`)   counts
+    attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
+    detach                              unmounts it (`sysproc.isolation.volumes.detach`)
 
 Each is a function of (values, fds, report) and ends with its process; the launcher kills it when nobody waits any
 more. Messages are drawn in `sysproc.isolation.launcher_protocol`.
@@ -22,6 +24,8 @@ from sysproc.failpoints import failpoint
 from sysproc.isolation import launcher_protocol as protocol
 from sysproc.isolation.builder import failure_message
 from sysproc.isolation.jail import unpack
+from sysproc.isolation.volumes.attach import attach
+from sysproc.isolation.volumes.detach import detach
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
 from sysproc.linux.prctl import set_pdeathsig
 
@@ -102,7 +106,13 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-JOBS: dict[str, Job] = {"format_ext4": format_ext4, "grow": grow, "unpack": unpack}
+JOBS: dict[str, Job] = {
+    "format_ext4": format_ext4,
+    "grow": grow,
+    "unpack": unpack,
+    "attach": attach,
+    "detach": detach,
+}
 
 
 def run_job(name: str, values: Values, fds: Sequence[int], report: socket.socket) -> NoReturn:

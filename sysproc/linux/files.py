@@ -1,4 +1,4 @@
-"""Files: openat2(2), holes, reflinks.
+"""Files: openat2(2), holes, reflinks, locks of parts.
 
 What Python's os module has already is used from there.
 """
@@ -6,12 +6,16 @@ What Python's os module has already is used from there.
 import ctypes
 import fcntl
 import os
+import struct
 
 from sysproc.linux.libc import NR_OPENAT2, Pathish, check, encode, syscall
 
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 FICLONE = 0x40049409
+
+# struct flock of fcntl(2): type, whence, start, length, pid.
+_FLOCK = struct.Struct("hhqqi4x")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
@@ -32,6 +36,14 @@ def openat2(dirfd: int, path: Pathish, flags: int, *, mode: int = 0, resolve: in
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """fallocate(2) with FALLOC_FL_PUNCH_HOLE: the bytes read as zeros and occupy no disk; the size stays."""
     check(_libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), "fallocate", fd)
+
+
+def f_ofd_setlk(fd: int, offset: int, length: int) -> None:
+    """F_OFD_SETLK with F_WRLCK (Linux 3.15): lock these bytes for the open file description. EAGAIN: another has it.
+
+    The lock lasts as long as the description: one that a loop device holds, as long as the device is configured.
+    """
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, length, 0))
 
 
 def ficlone(target_fd: int, source_fd: int) -> None:

@@ -67,6 +67,13 @@ def _open_node(number: int) -> int:
         return os.open(node, os.O_RDWR | os.O_CLOEXEC)
 
 
+def loop_get_status64(device_fd: int) -> LoopInfo64:
+    """LOOP_GET_STATUS64: what a device is configured with; OSError(ENXIO) if with nothing."""
+    info = LoopInfo64()
+    fcntl.ioctl(device_fd, LOOP_GET_STATUS64, info)
+    return info
+
+
 def loop_configure(backing_fd: int, *, offset: int, size: int, flags: int) -> tuple[int, str]:
     """LOOP_CONFIGURE (Linux 5.8) a free device: its fd and path. offset and size in bytes.
 

@@ -1,0 +1,98 @@
+"""A filesystem of a volume, taken out of a container again.
+
+    job (forked by the launcher)                     K (its child)
+      the mount's place, by its id, in the tables
+      of the container's processes
+      fork ─────────────────────────────────────────▶ user and mount namespace of the process
+                                                      umount2(place)
+      {"gone": n} ◀────────────────────────────────── done │ FAILED errno target
+
+Without force the one mount goes, and only if nothing in the container uses it: EBUSY says that something does, and
+`sysproc.isolation.volumes.holders` what. With force every mount of the filesystem goes, in every mount namespace of
+the container's processes, whatever uses it: who still holds a file is to be ended by whoever asked.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from sysproc.isolation.volumes.attach import become_root_inside, in_child
+from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
+from sysproc.linux.mounts import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
+from sysproc.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns
+from sysproc.linux.pidfd import pidfd_open
+
+Values = Mapping[str, Any]
+
+# Of one namespace: something mounts it again all the time.
+_MOST = 4096
+
+
+def detach(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
+    """The job. values: pids of the container's processes, init first; device; and the mount's id, or force.
+
+    OSError: EBUSY; EINVAL if no such mount is there (any more).
+    """
+    init, *_others = pids = values["pids"]
+    if values["force"]:
+        return {"gone": sum(detach_all(init, pid, values["device"]) for pid in pids)}
+    mounted = next((one for one in mounts_of(init) if one.id == values["mount"]), None)
+    if mounted is None or mounted.device != values["device"]:
+        raise OSError(errno.EINVAL, "not mounted", f"mount {values['mount']}")
+    unmount(init, init, mounted, 0)
+    return {"gone": 1}
+
+
+def detach_all(init: int, pid: int, device: str) -> int:
+    """Unmount, lazily, whatever of the device is mounted in a process's namespace; how many that were.
+
+    What is mounted on top goes first. A namespace that belongs to a user namespace made inside has copies that are
+    locked; these end with its processes.
+    """
+    for gone in range(_MOST):
+        top = _topmost(pid, device)
+        if top is None or not _unmounted(init, pid, top):
+            return gone
+    return _MOST
+
+
+def _topmost(pid: int, device: str) -> Mounted | None:
+    """The last mount of the device; None also if the process has ended."""
+    try:
+        found = [one for one in mounts_of(pid) if one.device == device]
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL):
+            raise
+        return None
+    return found[-1] if found else None
+
+
+def _unmounted(init: int, pid: int, mounted: Mounted) -> bool:
+    try:
+        unmount(init, pid, mounted, MNT_DETACH)
+    except OSError as failure:
+        if failure.errno not in (errno.EINVAL, errno.ENOENT, errno.ESRCH):
+            raise
+        return False
+    return True
+
+
+def unmount(init: int, pid: int, mounted: Mounted, flags: int) -> None:
+    """umount2(2) as the container's own root, in the mount namespace of one of its processes."""
+    with ExitStack() as stack:
+        fds = []
+        for one in (init, pid):
+            fds.append(pidfd_open(one))
+            stack.callback(os.close, fds[-1])
+        in_child(lambda: _unmount_inside(fds[0], fds[1], mounted.point, flags))
+
+
+def _unmount_inside(init_pidfd: int, pidfd: int, point: bytes, flags: int) -> bytes:
+    setns(init_pidfd, CLONE_NEWUSER)
+    become_root_inside()
+    setns(pidfd, CLONE_NEWNS)
+    umount2(point, flags | UMOUNT_NOFOLLOW)
+    return b"done"

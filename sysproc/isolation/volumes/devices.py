@@ -1,0 +1,97 @@
+"""The loop device of a filesystem in a file: one at most, shared by all its mounts, gone with the last of them.
+
+    lock the part ──got it──▶ LOOP_CONFIGURE (autoclear): the device holds the file description, and so the lock
+         └────── taken ──────▶ another has configured it: look for the device, open it, look again
+
+Two devices for one filesystem would be two caches of it, and its end. The lock is the kernel's (F_OFD_SETLK on the
+part's bytes): it needs no record, outlives daemon and launcher, and ends with the device. Whoever hands out the part
+as raw blocks has to take the same lock.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sysproc.linux.files import f_ofd_setlk
+from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LoopInfo64, loop_configure, loop_get_status64
+
+_LOCKED = (errno.EAGAIN, errno.EACCES)
+# Between the lock and LOOP_CONFIGURE of another, or between the end of its mount and the end of its device.
+PATIENCE_S = 5.0
+_PAUSE_S = 0.005
+SYS_BLOCK = Path("/sys/block")
+
+
+@contextmanager
+def device_of(file: Path, offset: int, size: int) -> Iterator[str]:
+    """The path of the device, which is there as long as the block lasts or something has it mounted.
+
+    OSError(EBUSY): the part is locked, and no loop device is what has it. Blocks.
+    """
+    device_fd, path = _open(file, offset, size)
+    try:
+        yield path
+    finally:
+        os.close(device_fd)
+
+
+def _open(file: Path, offset: int, size: int) -> tuple[int, str]:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        if (found := _made(file, offset, size) or _found(file, offset)) is not None:
+            return found
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, "in use, and by no loop device", str(file))
+        time.sleep(_PAUSE_S)
+
+
+def _made(file: Path, offset: int, size: int) -> tuple[int, str] | None:
+    """A new device, if nobody has the part. Its own file description: the lock is to be the device's alone."""
+    fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        f_ofd_setlk(fd, offset, size)
+        return loop_configure(fd, offset=offset, size=size, flags=LO_FLAGS_AUTOCLEAR)
+    except OSError as failure:
+        if failure.errno not in _LOCKED:
+            raise
+        return None
+    finally:
+        os.close(fd)
+
+
+def _found(file: Path, offset: int) -> tuple[int, str] | None:
+    """The device that another has made. It is opened before it is looked at: so it stays what it is."""
+    wanted = os.stat(file)
+    for name in sorted(_devices_named(file.name)):
+        path = f"/dev/{name}"
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if _is_of(fd, wanted, offset):
+            return fd, path
+        os.close(fd)
+    return None
+
+
+def _devices_named(file_name: str) -> Iterator[str]:
+    """Loop devices of files of this name: few, of the thousand that a host with many containers has."""
+    for directory in SYS_BLOCK.glob("loop*/loop"):
+        try:
+            backing = (directory / "backing_file").read_text()
+        except OSError as failure:
+            if failure.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+                raise
+            continue
+        if backing.rstrip("\n").rpartition("/")[2] == file_name:
+            yield directory.parent.name
+
+
+def _is_of(device_fd: int, wanted: os.stat_result, offset: int) -> bool:
+    try:
+        info: LoopInfo64 = loop_get_status64(device_fd)
+    except OSError as failure:
+        if failure.errno != errno.ENXIO:
+            raise
+        return False
+    return (info.lo_inode, info.lo_device, info.lo_offset) == (wanted.st_ino, wanted.st_dev, offset)

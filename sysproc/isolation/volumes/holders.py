@@ -1,0 +1,94 @@
+"""Who still uses a filesystem of a volume: of these processes, whose mounts, files and programs are on it.
+
+    mounts     in the mount namespace of each, so also in namespaces that processes inside have made for themselves
+    files      open fds; working and root directories; programs and libraries that are mapped
+
+A process may hold what no mount shows any more (a lazy umount): so fds are looked at one by one, by the filesystem's
+device. What processes have in flight in sockets is not seen; that the device stays is (`sysproc.isolation.volumes`).
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sysproc.isolation.volumes.mount_table import mounts_of
+
+# What a process that has just ended answers, or a kernel thread that has none of it.
+_GONE = (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EACCES)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One use. pid: on the host; what: `mount`, `file`, `directory`, `program`; path: as the process sees it."""
+
+    pid: int
+    what: str
+    path: str
+
+
+def holders(pids: Iterable[int], device: str) -> Iterator[Holder]:
+    """All uses by these processes of the filesystem with this device ("major:minor"). Blocks.
+
+    A mount is told once for each mount namespace, by the first process in it.
+    """
+    seen: set[int] = set()
+    for pid in pids:
+        with _unless_gone():
+            yield from _mounts(pid, device, seen)
+        with _unless_gone():
+            yield from _files(pid, device)
+        with _unless_gone():
+            yield from _programs(pid, device)
+
+
+def _mounts(pid: int, device: str, seen: set[int]) -> Iterator[Holder]:
+    namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+    if namespace in seen:
+        return
+    seen.add(namespace)
+    for mounted in mounts_of(pid):
+        if mounted.device == device:
+            yield Holder(pid, "mount", os.fsdecode(mounted.point))
+
+
+def _files(pid: int, device: str) -> Iterator[Holder]:
+    links = [("directory", f"/proc/{pid}/{name}") for name in ("cwd", "root")]
+    links += [("file", f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    for what, link in links:
+        with _unless_gone():
+            if device_of_file(link) == device:
+                yield Holder(pid, what, os.readlink(link))
+
+
+def _programs(pid: int, device: str) -> Iterator[Holder]:
+    paths = set()
+    for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and _as_decimal(fields[3]) == device:
+            paths.add(fields[5])
+    for path in sorted(paths):
+        yield Holder(pid, "program", path)
+
+
+def device_of_file(path: str) -> str:
+    """The device of the filesystem that a file is on, as mountinfo writes it."""
+    number = os.stat(path).st_dev
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
+def _as_decimal(hexadecimal: str) -> str:
+    major, _, minor = hexadecimal.partition(":")
+    return f"{int(major, 16)}:{int(minor, 16)}"
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """The process, or its fd, may end while it is looked at."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in _GONE:
+            raise
