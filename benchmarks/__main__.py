@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import flood, lifecycle, parts, peers
+from benchmarks import flood, intercepted, lifecycle, parts, peers
 from benchmarks.cascade import Cascade, Floor, cascade, floor
 from benchmarks.idle import Idle, idle
 from benchmarks.measure import Timing
@@ -88,6 +88,7 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
                 "filters of system calls": parts.filters(runs),
                 "making a filter": parts.compiling(runs),
                 "claim a uid range": parts.claims(runs),
+                "the interceptor, each call": intercepted.intercepted(runs),
             }
             for title, timings in results.items():
                 console.print(table(title, timings))
