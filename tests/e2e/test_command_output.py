@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from sysproc_client import Client
+from sysproc_client.cli.certificates import cert_command
 from sysproc_client.cli.images import image_command
 from sysproc_client.cli.main import COMMANDS
 from tests.archives import Archive
@@ -46,6 +47,10 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "image import": ("imported {tar}", lambda it: it["name"] == "imported" and it["digest"]),
     "image list": ("", lambda it: [one["name"] for one in it] == ["busybox", "imported"]),
     "image delete": ("imported", lambda it: it == ["imported"]),
+    "cert init": ("{tls} --host box", lambda it: (it["what"], it["names"]) == ("server", ["box"])),
+    "cert issue": ("--dir {tls} --host", lambda it: it["names"] == ["spiffe://sysproc/host"] and it["key"]),
+    "cert list": ("--dir {tls}", lambda it: [one["state"] for one in it] == ["valid", "valid"]),
+    "cert revoke": ("--dir {tls} {tls}/server.pem", lambda it: int(it["serial"], 16)),
 }
 # Their output is the command's inside; ours is none.
 OF_COMMANDS_INSIDE = {"exec": "a -- echo inside", "run": "-- echo inside"}
@@ -58,8 +63,9 @@ def json_of(sysproc: Sysproc, *arguments: str) -> Any:
 
 
 def test_the_lines_here_are_all_subcommands() -> None:
-    images = {f"image {name}" for name in image_command.commands}
-    assert LINES.keys() | OF_COMMANDS_INSIDE.keys() == (COMMANDS.keys() - {"image"}) | images
+    groups = {"image": image_command, "cert": cert_command}
+    grouped = {f"{group} {name}" for group, command in groups.items() for name in command.commands}
+    assert LINES.keys() | OF_COMMANDS_INSIDE.keys() == (COMMANDS.keys() - groups.keys()) | grouped
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the subcommand", "after it"])
@@ -70,7 +76,7 @@ def test_every_subcommand_prints_json_if_asked(
     (tmp_path / "image.tar").write_bytes(archive.bytes())
     client.create(name="a")
     for subcommand, (line, holds) in LINES.items():
-        words = [*subcommand.split(), *line.format(tar=tmp_path / "image.tar").split()]
+        words = [*subcommand.split(), *line.format(tar=tmp_path / "image.tar", tls=tmp_path / "tls").split()]
         told = json_of(sysproc, *([*words, "-o", "json"] if after else ["-o", "json", *words]))
         assert holds(told), (subcommand, told)
 

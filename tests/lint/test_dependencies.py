@@ -15,6 +15,8 @@ from tests.lint.sources import ROOT, below
 # What a distribution needs without importing it: click's terminal tables and the like would stand here.
 NOT_IMPORTED: frozenset[str] = frozenset({"sysproc-client"})
 
+FOR_DEVELOPERS = frozenset({"test", "dev"})
+
 # Packages that several distributions share; the stubs import googleapis' and protobuf's parts of `google`.
 SHARED = {
     "google.protobuf": "protobuf",
@@ -25,9 +27,11 @@ SHARED = {
 
 
 def declared(project: str) -> set[str]:
-    """The names in a project's `dependencies`."""
-    data = tomllib.loads((ROOT / project / "pyproject.toml").read_text())
-    return {re.split(r"[<>=~!\[; ]", item)[0].lower() for item in data["project"]["dependencies"]}
+    """The names in a project's `dependencies`, and in the extras that users choose."""
+    data = tomllib.loads((ROOT / project / "pyproject.toml").read_text())["project"]
+    extras = [items for name, items in data.get("optional-dependencies", {}).items() if name not in FOR_DEVELOPERS]
+    lists = [data["dependencies"], *extras]
+    return {re.split(r"[<>=~!\[; ]", item)[0].lower() for items in lists for item in items}
 
 
 def provider(module: str, providers: dict[str, list[str]]) -> str | None:

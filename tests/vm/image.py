@@ -76,6 +76,7 @@ def add_unit(root: Path) -> None:
         (units / name).symlink_to("/dev/null")
     (root / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 0\n")
     (root / "etc/hostname").write_text("debian\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost debian\n::1 localhost\n")
 
 
 def build(directory: Path) -> None:
@@ -94,7 +95,7 @@ def build(directory: Path) -> None:
 
 def requirements() -> list[str]:
     """What both distributions and the tests need."""
-    return sorted(dependencies(".", extra="test") | dependencies("clients/python"))
+    return sorted(dependencies(".", extra="test") | dependencies("clients/python", extra="cert"))
 
 
 def recipe() -> list[str]:
