@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from sysproc_client.client import Client
     from sysproc_client.container import Container
     from sysproc_client.process import Process, Result
+    from sysproc_client.tls import Tls
 
 _WHERE = {
     "Client": "sysproc_client.client",
     "Container": "sysproc_client.container",
     "Process": "sysproc_client.process",
     "Result": "sysproc_client.process",
+    "Tls": "sysproc_client.tls",
     "Chunk": "sysproc_client._core.exec_machine",
     "Ended": "sysproc_client._core.exec_machine",
     **dict.fromkeys(
@@ -77,6 +79,7 @@ __all__ = [
     "Result",
     "SysprocError",
     "TimedOut",
+    "Tls",
     "Unavailable",
     "Unimplemented",
 ]

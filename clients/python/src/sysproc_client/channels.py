@@ -10,6 +10,8 @@ import threading
 import grpc
 
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
+from sysproc_client.endpoint import host_and_port
+from sysproc_client.tls import Tls
 
 # Well below what a service grants (100 unless set otherwise), so that short calls find room beside them.
 STREAMS_PER_CHANNEL = 64
@@ -28,6 +30,7 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
+TCP_OPTIONS = (("grpc.dns_ares_query_timeout", 2000),)
 
 
 class Place:
@@ -43,15 +46,22 @@ class Place:
 
 
 class Channels:
-    """All channels to one endpoint; made at once, connected with the first call. Threads may share it."""
+    """All channels to one endpoint; made at once, connected with the first call. Threads may share it.
 
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint, self._lock = endpoint, threading.Lock()
+    tls: for an endpoint of TCP, which there is not without.
+    """
+
+    def __init__(self, endpoint: str, tls: Tls | None) -> None:
+        self._endpoint, self._tls, self._lock = endpoint, tls, threading.Lock()
         self.first = self._another()
         self._streams = {self.first: 0}
 
     def _another(self) -> grpc.Channel:
-        return grpc.insecure_channel(self._endpoint, options=OPTIONS)
+        if self._tls is None:
+            return grpc.insecure_channel(self._endpoint, options=OPTIONS)
+        host, port = host_and_port(self._endpoint)
+        target = f"ipv6:[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+        return grpc.secure_channel(target, self._tls.credentials(), options=(*OPTIONS, *TCP_OPTIONS))
 
     def place(self) -> Place:
         """Room for a stream; leave it when the stream has ended."""

@@ -34,6 +34,7 @@ from sysproc_client._core.values import (
 from sysproc_client.connection import TIMEOUT_S, Connection, OnAway
 from sysproc_client.container import Container
 from sysproc_client.images import Images
+from sysproc_client.tls import Tls
 
 T = TypeVar("T")
 
@@ -47,8 +48,9 @@ PAGE = 1000
 
 
 class Client:
-    """A service of sysproc. endpoint: `unix:///path`; absent: $SYSPROC_ENDPOINT, else the host's own.
+    """A service of sysproc. endpoint: `unix:///path` or `tcp://host:port`; else $SYSPROC_ENDPOINT or the host's own.
 
+    tls: the files for tcp://; absent: those that $SYSPROC_TLS_CA, $SYSPROC_TLS_CERT and $SYSPROC_TLS_KEY name.
     timeout: seconds until a call that is not answered raises TimedOut; None: no end. patience: seconds that a service
     which died in the middle of something may take to come back. on_away: is told the endpoint when that takes long.
     """
@@ -57,11 +59,12 @@ class Client:
         self,
         endpoint: str | None = None,
         *,
+        tls: Tls | None = None,
         timeout: float | None = TIMEOUT_S,
         patience: float = PATIENCE_S,
         on_away: OnAway = lambda _: None,
     ) -> None:
-        self._connection = Connection(endpoint, timeout=timeout, patience=patience, on_away=on_away)
+        self._connection = Connection(endpoint, tls=tls, timeout=timeout, patience=patience, on_away=on_away)
         channel = self._connection.channel
         self._containers, self._processes = ContainerServiceStub(channel), ProcessServiceStub(channel)
         self._system = SystemServiceStub(channel)

@@ -13,7 +13,8 @@ import grpc
 from sysproc_client._core.errors import UNREACHABLE, SysprocError, answer_lost, from_rpc_error
 from sysproc_client._core.retry import PATIENCE_S, Attempts, Fate, fate_of
 from sysproc_client.channels import Channels
-from sysproc_client.endpoint import check_endpoint
+from sysproc_client.endpoint import check_endpoint, is_remote
+from sysproc_client.tls import Tls, check_let_in, explained
 
 T = TypeVar("T")
 
@@ -38,15 +39,20 @@ class Connection:
         self,
         endpoint: str | None,
         *,
+        tls: Tls | None = None,
         timeout: float | None = TIMEOUT_S,
         patience: float = PATIENCE_S,
         on_away: OnAway = lambda _: None,
     ) -> None:
-        """timeout: of a unary call, with all its attempts. patience: how long a service that died may stay away."""
+        """timeout: of a unary call, with all its attempts. patience: how long a service that died may stay away.
+
+        tls: the files for tcp://; absent: those of the environment.
+        """
         self.endpoint = chosen_endpoint(endpoint)
         check_endpoint(self.endpoint)
         self._timeout, self._patience, self._on_away = timeout, patience, on_away
-        self.channels = Channels(self.endpoint)
+        self._tls = (tls or Tls.chosen({})) if is_remote(self.endpoint) else None
+        self.channels = Channels(self.endpoint, self._tls)
         self.channel = self.channels.first
 
     # -- calls
@@ -92,6 +98,8 @@ class Connection:
         """How long to wait before the next attempt. Raises the failure, or what explains it, if there is none."""
         now = time.monotonic()
         pause = attempts.pause_after(fate, now)
+        if fate is Fate.UNSENT and self._tls is not None and attempts.lost:
+            check_let_in(self.endpoint, self._tls)
         if pause is None or (deadline is not None and now + pause >= deadline):
             raise self._final(attempts, fate, failure)
         if attempts.worth_saying(now):
@@ -100,8 +108,10 @@ class Connection:
 
     def _final(self, attempts: Attempts, fate: Fate, failure: SysprocError) -> SysprocError:
         lost = fate is Fate.UNKNOWN or attempts.lost
-        if failure.reason != UNREACHABLE or not lost:
+        if failure.reason != UNREACHABLE:
             return failure
+        if not lost:
+            return failure if self._tls is None else explained(failure, self.endpoint, self._tls)
         return answer_lost(self.endpoint, 0 if attempts.since is None else time.monotonic() - attempts.since)
 
     def close(self) -> None:

@@ -127,18 +127,18 @@ def unreachable(endpoint: str, details: str) -> Unavailable:
     """Say why the service cannot be reached, as far as that can be seen from here."""
     path = endpoint.removeprefix("unix://")
     if path == endpoint:
-        return _unreachable(endpoint, details or "no answer", "Is sysprocd running there?")
+        return cannot_reach(endpoint, details or "no answer", "Is sysprocd running there?")
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return _unreachable(endpoint, "there is no such socket", "Start sysprocd, or name its socket with --endpoint.")
+        return cannot_reach(endpoint, "there is no such socket", "Start sysprocd, or name its socket with --endpoint.")
     except PermissionError:
-        return _unreachable(endpoint, "its directory is closed to you", "Be root, or in the group `sysproc`.")
+        return cannot_reach(endpoint, "its directory is closed to you", "Be root, or in the group `sysproc`.")
     if not stat.S_ISSOCK(mode):
-        return _unreachable(endpoint, "it is no socket", "Name the socket of sysprocd with --endpoint.")
+        return cannot_reach(endpoint, "it is no socket", "Name the socket of sysprocd with --endpoint.")
     if not os.access(path, os.W_OK):
-        return _unreachable(endpoint, "the socket is closed to you", "Be root, or in the group `sysproc`.")
-    return _unreachable(
+        return cannot_reach(endpoint, "the socket is closed to you", "Be root, or in the group `sysproc`.")
+    return cannot_reach(
         endpoint, "nobody answers there", "sysprocd has ended or hangs: look at its log, start it again."
     )
 
@@ -153,6 +153,15 @@ def answer_lost(endpoint: str, waited: float) -> Unavailable:
     )
 
 
+def answer_lost_for_good(endpoint: str, why: Unavailable) -> Unavailable:
+    """The same where the service is back, but does not let us in any more."""
+    return Unavailable(
+        f"The connection to {endpoint} was lost before the answer came. {why.message}",
+        reason="ANSWER_LOST",
+        resolution=f"{why.resolution} What was asked for may have been done.",
+    )
+
+
 def no_answer(endpoint: str, timeout: float | None) -> TimedOut:
     """The error for a call that was not answered in time."""
     within = "in time" if timeout is None else f"within {timeout:g} s"
@@ -163,5 +172,6 @@ def no_answer(endpoint: str, timeout: float | None) -> TimedOut:
     )
 
 
-def _unreachable(endpoint: str, why: str, resolution: str) -> Unavailable:
+def cannot_reach(endpoint: str, why: str, resolution: str) -> Unavailable:
+    """The error for a service that cannot be called at all."""
     return Unavailable(f"{endpoint} cannot be reached: {why}.", reason=UNREACHABLE, resolution=resolution)

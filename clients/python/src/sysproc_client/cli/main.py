@@ -6,8 +6,8 @@ Subcommands are imported when they run, so that `--help` is quick; what is print
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -48,12 +48,17 @@ class Options:
 
     endpoint: str | None = None
     output: str = "table"
+    tls: Mapping[str, str | None] = field(default_factory=dict)
 
     def connect(self) -> Any:
         """A client of the endpoint; imported here, since it costs most of a short command's time."""
         from sysproc_client.client import Client
 
-        return Client(self.endpoint, on_away=tell_away)
+        if not any(self.tls.values()):
+            return Client(self.endpoint, on_away=tell_away)
+        from sysproc_client.tls import Tls
+
+        return Client(self.endpoint, tls=Tls.chosen(self.tls), on_away=tell_away)
 
 
 class Subcommands(click.Group):
@@ -99,17 +104,22 @@ class Subcommands(click.Group):
 
 @click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--endpoint", metavar="URL", help="The service: unix:///PATH. Default: $SYSPROC_ENDPOINT, else the host's."
+    "--endpoint",
+    metavar="URL",
+    help="The service: unix:///PATH or tcp://HOST:PORT. Default: $SYSPROC_ENDPOINT, else the host's.",
 )
+@click.option("--tls-ca", metavar="FILE", help="For tcp://: the service's authority. Default: $SYSPROC_TLS_CA.")
+@click.option("--tls-cert", metavar="FILE", help="For tcp://: our certificate. Default: $SYSPROC_TLS_CERT.")
+@click.option("--tls-key", metavar="FILE", help="For tcp://: its key. Default: $SYSPROC_TLS_KEY.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How results are printed.")
 @click.version_option(VERSION, prog_name="sysproc", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(context: click.Context, endpoint: str | None, output: str) -> None:
+def cli(context: click.Context, /, endpoint: str | None, output: str, **tls: str | None) -> None:
     """Create, use and destroy hierarchical containers.
 
     A container is named by its id of 16 hex digits, or by its path of names: `web/worker`.
     """
-    context.obj = Options(endpoint, output)
+    context.obj = Options(endpoint, output, {name.removeprefix("tls_"): path for name, path in tls.items()})
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -137,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def runs_command(given: Sequence[str]) -> bool:
     """Whether the exit code is that of a command inside."""
     words = [word for word in given if not word.startswith("-")]
-    return bool(words) and any(word in _RUNS_COMMANDS for word in words[:3])
+    return bool(words) and any(word in _RUNS_COMMANDS for word in words[:6])
 
 
 def tell(error: Exception, code: int, about: str = "") -> int:

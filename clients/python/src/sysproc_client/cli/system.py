@@ -24,12 +24,14 @@ def whoami_command(options: Options) -> None:
         "pid": me.pid,
         "authority": me.authority,
         "methods": list(me.methods),
+        "remote_identity": me.remote_identity,
     }
     if options.output == "json":
         print_json(told)
         return
     where = f"in container {told['container']}" if me.container_id else "on the host"
-    click.echo(f"uid {me.uid}, pid {me.pid}, {where}; {'with' if me.authority else 'without'} authority")
+    who = f"{me.remote_identity}: uid {me.uid}" if me.remote_identity else f"uid {me.uid}, pid {me.pid}"
+    click.echo(f"{who}, {where}; {'with' if me.authority else 'without'} authority")
     click.echo("may call: " + may_call(me.methods))
 
 
