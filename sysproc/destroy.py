@@ -60,7 +60,7 @@ class Destructions:
         destruction = Destruction(rows)
         self._under_way.append(destruction)
         for row in rows:
-            self._host.sockets.remove(row.id)
+            self._host.sockets.gone(row.id)
         self._tasks.start(self._run(destruction, path, request))
         return destruction
 

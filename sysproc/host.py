@@ -20,10 +20,12 @@ class Sockets:
     """Where the listening socket of each running container goes; the server's relay answers on it.
 
     add: id, fd, the container's first uid, who besides its root has authority (`sysproc.api_users`).
+    gone: the container itself will be, so remove; and who has its authority on other machines is ended, too.
     """
 
     add: Callable[[int, int, int, str], None]
     remove: Callable[[int], None]
+    gone: Callable[[int], None]
 
 
 @dataclass(frozen=True)

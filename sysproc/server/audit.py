@@ -1,6 +1,7 @@
 """The audit log: each call that was refused, as one structured event; and what of an error a container is told.
 
     audit  decision=refused reason=… caller_pid=… caller_uid=… caller_container=… method=… target=… request=…
+           caller_identity=… certificate=… peer=…     of a caller on another machine: URI SAN, serial number, address
 
 Refusals are counted with all other ends of calls (`sysproc.server.interceptor`); that a connection was refused is
 logged by `sysproc.server.relay`. Who may do what is decided in `sysproc.server.interceptor` and
@@ -40,7 +41,15 @@ def write_refusal(call: Call, error: SysprocError) -> None:
         caller_uid=caller.uid,
         caller_container="" if caller.container_id is None else to_hex(caller.container_id),
         target=call.asked,
+        **of_certificate(caller),
     )
+
+
+def of_certificate(caller: Caller) -> dict[str, str]:
+    """What is known of a caller on another machine only."""
+    if (remote := caller.remote) is None:
+        return {}
+    return {"caller_identity": remote.identity, "certificate": remote.serial, "peer": remote.address}
 
 
 def as_told(caller: Caller, error: SysprocError) -> SysprocError:

@@ -71,8 +71,7 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         await parts.host.images.recover()
         await Recovery(parts.host, parts.containers).run()
         await wiring.ensure_default_image(settings, parts.host.images)
-        for sock in await parts.listeners.open():
-            parts.relay.add_host(sock)
+        wiring.answer_on(parts, await parts.listeners.open())
         parts.host.launcher.on_lost = lambda: leave_listeners(parts)
         gc.freeze()
         await parts.health.set(serving=True)

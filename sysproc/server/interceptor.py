@@ -38,6 +38,8 @@ Used = Callable[[Iterable[ContainerRow]], Awaitable[None]]
 Sent = bytes | AsyncIterator[bytes]
 
 # Calls that last as long as the client likes: at the end of the daemon they are not waited for.
+USE_ANOTHER_SOCKET = "Use the socket that is meant for you, as a user who may."
+USE_ANOTHER_CERTIFICATE = "Show one for the host, or for a container that there is: `sysproc cert issue` makes it."
 ENDLESS = frozenset(
     {
         "ProcessService/Exec",
@@ -119,6 +121,8 @@ class Interceptor(grpc.GenericRpcHandler):
 
     async def _admit(self, call: Call, sent: Sent) -> Any:
         """Authorize the call, read it, find what it names; returns the request, or the iterator of requests."""
+        if (remote := call.caller.remote) is not None:
+            bind_contextvars(peer=remote.address, certificate=remote.serial)
         check_caller(call)
         self._running.check(call.caller.container_id)
         if self._stopping:
@@ -158,7 +162,7 @@ def check_caller(call: Call) -> None:
     """Refuse a caller that may not call this method; says nothing of what exists."""
     caller = call.caller
     if caller.refused:
-        raise denied(caller.refused, "Use the socket that is meant for you, as a user who may.")
+        raise denied(caller.refused, USE_ANOTHER_SOCKET if caller.remote is None else USE_ANOTHER_CERTIFICATE)
     if not may_call(caller, call.method):
         raise denied("You may not do this.", "`sysproc whoami` shows what you may do; ask who created the container.")
 

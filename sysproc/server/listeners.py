@@ -5,7 +5,8 @@
     end       closed here; the launcher's duplicate goes on listening, who connects waits for the next daemon
     removed   (from the settings) the next start shuts it down and removes its file
 
-A container's socket is made with the container and held by its keeper. Who accepts is `sysproc.server.relay`.
+Those of TCP are kept by address, each that a name has. A container's socket is made with the container and held by its
+keeper. Who accepts is `sysproc.server.relay`; how a TCP socket is made is in `sysproc.server.tcp_listener`.
 """
 
 import errno
@@ -13,7 +14,7 @@ import grp
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,9 @@ import structlog
 
 from sysproc.errors import FailedPrecondition
 from sysproc.linux.peers import is_bound_to
-from sysproc.server.setting_values import Endpoint
+from sysproc.server import tcp_listener
+from sysproc.server.setting_values import Endpoint, TcpEndpoint, UnixEndpoint
+from sysproc.server.setting_values import endpoint as parsed
 
 log = structlog.get_logger()
 
@@ -43,57 +46,77 @@ class HostListeners:
     """All listening sockets of the host, for one runtime directory."""
 
     def __init__(self, keeper: Keeper, runtime_dir: Path, endpoints: Sequence[Endpoint], gid: int | None) -> None:
-        self._keeper, self._record, self._paths = keeper, runtime_dir / RECORD, [one.path for one in endpoints]
+        self._keeper, self._record, self._endpoints = keeper, runtime_dir / RECORD, endpoints
         self._gid = gid
-        self._open: dict[Path, socket.socket] = {}
+        self._open: dict[Endpoint, socket.socket] = {}
 
-    async def open(self) -> list[socket.socket]:
+    async def open(self) -> Mapping[Endpoint, socket.socket]:
         """All sockets, listening; the caller owns them. Raises FailedPrecondition where somebody else listens."""
-        for path in self._recorded():
-            if path not in self._paths:
-                await self._retire(path)
-        self._record.write_text("".join(f"{path}\n" for path in self._paths))
-        for path in self._paths:
-            self._open[path] = await self._take_up(path) or make(path, self._gid)
+        wanted = await addressed(self._endpoints)
+        for endpoint in self._recorded():
+            if endpoint not in wanted:
+                await self._retire(endpoint)
+        self._record.write_text("".join(f"{endpoint}\n" for endpoint in wanted))
+        for endpoint in wanted:
+            self._open[endpoint] = await self._take_up(endpoint) or self._make(endpoint)
         await self.deposit()
-        return list(self._open.values())
+        return dict(self._open)
 
     async def deposit(self) -> None:
         """Leave a duplicate of each with the launcher; again when another launcher was started."""
-        for path, sock in self._open.items():
+        for endpoint, sock in self._open.items():
             if sock.fileno() >= 0:
-                await self._keeper.deposit(name_of(path), sock.fileno())
+                await self._keeper.deposit(name_of(endpoint), sock.fileno())
 
-    def _recorded(self) -> list[Path]:
+    def _recorded(self) -> list[Endpoint]:
         try:
-            return [Path(line) for line in self._record.read_text().splitlines()]
+            lines = self._record.read_text().splitlines()
         except FileNotFoundError:
             return []
+        return [parsed(line if "://" in line else f"unix://{line}") for line in lines]
 
-    async def _take_up(self, path: Path) -> socket.socket | None:
-        fd = await self._keeper.withdraw(name_of(path))
+    def _make(self, endpoint: Endpoint) -> socket.socket:
+        return tcp_listener.make(endpoint) if isinstance(endpoint, TcpEndpoint) else make(endpoint.path, self._gid)
+
+    async def _take_up(self, endpoint: Endpoint) -> socket.socket | None:
+        fd = await self._keeper.withdraw(name_of(endpoint))
         if fd is None:
             return None
         sock = socket.socket(fileno=fd)
-        if not is_bound_to(sock, path):
-            log.warning("listening socket was replaced: making another", path=str(path))
+        if not is_good(sock, endpoint):
+            log.warning("listening socket was replaced: making another", endpoint=str(endpoint))
             sock.close()
             return None
-        set_access(path, self._gid)
+        if isinstance(endpoint, UnixEndpoint):
+            set_access(endpoint.path, self._gid)
         return sock
 
-    async def _retire(self, path: Path) -> None:
+    async def _retire(self, endpoint: Endpoint) -> None:
         """Nobody listens there any more: who connects is told so, and who waited too."""
-        sock = await self._take_up(path)
+        sock = await self._take_up(endpoint)
         if sock is not None:
-            path.unlink(missing_ok=True)
+            if isinstance(endpoint, UnixEndpoint):
+                endpoint.path.unlink(missing_ok=True)
             sock.shutdown(socket.SHUT_RDWR)
             sock.close()
 
 
-def name_of(path: Path) -> str:
-    """By which name the launcher keeps the socket of this path."""
-    return f"listen:{path}"
+async def addressed(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """The endpoints, each name with all its addresses; each once."""
+    found: dict[Endpoint, None] = {}
+    for one in endpoints:
+        found.update(dict.fromkeys(await tcp_listener.addresses_of(one) if isinstance(one, TcpEndpoint) else [one]))
+    return list(found)
+
+
+def is_good(sock: socket.socket, endpoint: Endpoint) -> bool:
+    """Whether who connects to the endpoint still reaches this socket."""
+    return is_bound_to(sock, endpoint.path) if isinstance(endpoint, UnixEndpoint) else tcp_listener.listens(sock)
+
+
+def name_of(endpoint: Endpoint) -> str:
+    """By which name the launcher keeps the socket of this endpoint."""
+    return f"listen:{endpoint.path if isinstance(endpoint, UnixEndpoint) else endpoint}"
 
 
 def make(path: Path, gid: int | None) -> socket.socket:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sysproc.errors import SysprocError
-from sysproc.server.settings import CONFIG, PREFIX, SETTINGS, Decided, decide, flag
+from sysproc.server.settings import CONFIG, SETTINGS, Decided, decide, flag, variable
 
 LISTS = frozenset({"listen"})
 
@@ -21,7 +21,7 @@ LISTS = frozenset({"listen"})
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """One option for each setting, without a default: what is not given is decided by the cascade."""
     for name, setting in reversed(list(SETTINGS.items())):
-        help_text = f"{setting.help}  [{PREFIX}{name.upper()}]"
+        help_text = f"{setting.help}  [{variable(name)}]"
         command = click.option(
             flag(name), name, metavar=setting.metavar, help=help_text, multiple=name in LISTS, default=None
         )(command)

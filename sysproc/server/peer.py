@@ -1,5 +1,7 @@
 """Who is calling, as the kernel says: from a connected unix socket to a frozen `Caller`.
 
+Who comes from another machine is found out in `sysproc.server.remote`.
+
     SO_PEERPIDFD, PIDFD_GET_INFO   the cgroup of the very process that connected, also when it is dead by now
     SO_PEERPIDFD alone             /proc/PID/cgroup; the pidfd must still be alive afterwards, else refused
     neither                        SO_PEERCRED, pidfd_open, /proc/PID/cgroup, alive; the uid is that at connect(2)
@@ -48,11 +50,24 @@ class Cgroups(Protocol):
 
 
 @dataclass(frozen=True)
+class Remote:
+    """What is known of a caller on another machine.
+
+    identity: the URI SAN of its certificate. serial: the certificate's number, hexadecimal. address: with the port.
+    """
+
+    identity: str
+    serial: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Caller:
     """One connection's other end. `uid` and `pid` are those inside its container, or of the host.
 
     container_id: None is the host. authority: whether it may do more than ask who it is.
     refused: why every call of it is refused, for people; empty if it is not.
+    remote: None for a process of this host; for others uid and pid are 0.
     """
 
     container_id: int | None
@@ -60,9 +75,16 @@ class Caller:
     pid: int
     authority: bool
     refused: str = ""
+    remote: Remote | None = None
 
     def __str__(self) -> str:
-        """For logs, and as the caller of a request_id: `host/0`, `00c0ffee00c0ffee/1000`."""
+        """For logs, and as the caller of a request_id: `host/0`, `00c0ffee00c0ffee/1000`, `spiffe://sysproc/host`.
+
+        Of a remote one neither address nor serial number: a repetition may come by another connection, with a
+        renewed certificate. Its ids are apart from those of the processes here that have the same authority.
+        """
+        if self.remote is not None:
+            return self.remote.identity
         return f"{'host' if self.container_id is None else to_hex(self.container_id)}/{self.uid}"
 
 

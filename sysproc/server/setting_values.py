@@ -4,6 +4,7 @@ Each returns the value or raises ValueError that says, in a few words, what is w
 where their texts come from, are in `sysproc.server.settings`.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -19,18 +20,37 @@ UIDS_PER_CONTAINER = 65536
 # The longest name that the service puts into the runtime directory.
 LONGEST_NAME_INSIDE = len("/private/grpc.0123456789abcdef.sock")
 
+MOST_PORT = 65535
+
+_TCP = re.compile(
+    r"tcp://(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,252})):(?P<port>\d{1,5})"
+)
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class UnixEndpoint:
     """A unix socket where the host's callers connect."""
 
     path: Path
 
     def __str__(self) -> str:
         return f"unix://{self.path}"
+
+
+@dataclass(frozen=True)
+class TcpEndpoint:
+    """A TCP port where callers of other machines connect, by mutual TLS. host: a name or an address."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+
+
+Endpoint = UnixEndpoint | TcpEndpoint
 
 
 @dataclass(frozen=True)
@@ -70,16 +90,29 @@ def directory(raw: object) -> Path:
 
 
 def endpoint(raw: object) -> Endpoint:
-    """`unix:///path`."""
+    """`unix:///path` or `tcp://host:port`."""
     url = text_of(raw)
     if url.startswith("tcp://"):
-        raise ValueError(f"{url}: TCP needs mutual TLS, which this version does not have yet; listen on unix:///path")
+        return tcp_endpoint(url)
     if not url.startswith("unix:///"):
-        raise ValueError(f"{url} is no endpoint of the form unix:///path")
+        raise ValueError(f"{url} is no endpoint of the form unix:///path or tcp://host:port")
     path = absolute(url.removeprefix("unix://"))
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise ValueError(f"{path} is longer than {LONGEST_SOCKET_PATH} bytes")
-    return Endpoint(path)
+    return UnixEndpoint(path)
+
+
+def tcp_endpoint(url: str) -> TcpEndpoint:
+    """`tcp://name:port`, `tcp://192.0.2.1:port`, `tcp://[2001:db8::1]:port`; 0.0.0.0 and [::] are all addresses."""
+    match = _TCP.fullmatch(url)
+    if match is None:
+        raise ValueError(f"{url} is no endpoint of the form tcp://host:port or tcp://[address]:port")
+    address, name, port = match["v6"], match["name"], int(match["port"])
+    if not 1 <= port <= MOST_PORT:
+        raise ValueError(f"{url}: the port is not between 1 and {MOST_PORT}")
+    if address is not None:
+        ipaddress.IPv6Address(address)
+    return TcpEndpoint(address or name.lower(), port)
 
 
 def endpoints(raw: object) -> tuple[Endpoint, ...]:
@@ -166,3 +199,11 @@ def choice(*names: str) -> Parse:
         return str(raw)
 
     return parse
+
+
+def trust_domain(raw: object) -> str:
+    """The part of an identity between `spiffe://` and the next slash."""
+    domain = text_of(raw)
+    if not re.fullmatch(r"[a-z0-9._-]{1,255}", domain):
+        raise ValueError(f"{domain!r} is no trust domain like `example.org`")
+    return domain

@@ -17,7 +17,9 @@ from sysproc.errors import InvalidArgument
 from sysproc.server.setting_values import (
     Endpoint,
     Parse,
+    TcpEndpoint,
     UidRangeSetting,
+    UnixEndpoint,
     absolute,
     choice,
     directory,
@@ -27,6 +29,7 @@ from sysproc.server.setting_values import (
     seconds,
     size_bytes,
     text_of,
+    trust_domain,
     whole,
 )
 
@@ -37,7 +40,13 @@ CONFIG_VARIABLE = "SYSPROC_CONFIG"
 # 0x7FFEFFFF, from its version 258 on), which files of images belong to.
 DEFAULT_UIDS = UidRangeSetting(0x70000000, 4094)
 # Variables of the same prefix that are not settings of the daemon.
-FOREIGN = frozenset({CONFIG_VARIABLE, "SYSPROC_ENDPOINT", "SYSPROC_FAILPOINTS", "SYSPROC_VM_CACHE"})
+FOREIGN = frozenset(
+    {
+        *(CONFIG_VARIABLE, "SYSPROC_ENDPOINT", "SYSPROC_FAILPOINTS", "SYSPROC_VM_CACHE"),
+        # What callers show. The server's are SYSPROC_SERVER_TLS_…, so that one shell can have both.
+        *("SYSPROC_TLS_CA", "SYSPROC_TLS_CERT", "SYSPROC_TLS_KEY"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,21 @@ class Setting:
     parse: Parse
     metavar: str
     help: str
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """Where the parts of TLS are. domain: the callers' trust domain; None: the one that the authority names."""
+
+    cert: Path
+    key: Path
+    ca: Path
+    crl: Path
+    domain: str | None = None
+
+    def all(self) -> tuple[Path, ...]:
+        """Every file."""
+        return self.cert, self.key, self.ca, self.crl
 
 
 @dataclass(frozen=True)
@@ -61,8 +85,29 @@ class Settings:
     )
     listen: Annotated[
         tuple[Endpoint, ...],
-        Setting(endpoints, "URL", "Where the host's callers connect; repeatable. Default: <runtime-dir>/sysproc.sock."),
+        Setting(
+            endpoints,
+            "URL",
+            "unix:///PATH for callers of this host (default: <runtime-dir>/sysproc.sock), tcp://HOST:PORT for others, "
+            "by mutual TLS; repeatable.",
+        ),
     ] = ()
+    tls_dir: Annotated[Path, Setting(absolute, "DIR", "For tcp://: what `sysproc cert init DIR` makes.")] = Path(
+        "/etc/sysproc/tls"
+    )
+    tls_cert: Annotated[
+        Path | None, Setting(absolute, "FILE", "The server's certificate. Default: <tls-dir>/server.pem.")
+    ] = None
+    tls_key: Annotated[Path | None, Setting(absolute, "FILE", "Its key. Default: <tls-dir>/server.key.")] = None
+    tls_ca: Annotated[
+        Path | None, Setting(absolute, "FILE", "Whose certificates callers have. Default: <tls-dir>/ca.pem.")
+    ] = None
+    tls_crl: Annotated[
+        Path | None, Setting(absolute, "FILE", "Which of these were revoked. Default: <tls-dir>/crl.pem.")
+    ] = None
+    tls_domain: Annotated[
+        str | None, Setting(trust_domain, "DOMAIN", "Trust domain of callers. Default: the one that the CA names.")
+    ] = None
     group: Annotated[str, Setting(name_of_group, "GROUP", "On the host its members may call, besides root.")] = (
         "sysproc"
     )
@@ -117,8 +162,23 @@ class Settings:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where to listen, the default included."""
-        return self.listen or (Endpoint(self.runtime_dir / "sysproc.sock"),)
+        """Where to listen. The host's own callers always have a socket: the default one, if none is named."""
+        if any(isinstance(one, UnixEndpoint) for one in self.listen):
+            return self.listen
+        return (UnixEndpoint(self.runtime_dir / "sysproc.sock"), *self.listen)
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files of TLS; None where nothing listens on TCP."""
+        if not any(isinstance(one, TcpEndpoint) for one in self.endpoints):
+            return None
+        return TlsFiles(
+            cert=self.tls_cert or self.tls_dir / "server.pem",
+            key=self.tls_key or self.tls_dir / "server.key",
+            ca=self.tls_ca or self.tls_dir / "ca.pem",
+            crl=self.tls_crl or self.tls_dir / "crl.pem",
+            domain=self.tls_domain,
+        )
 
 
 @dataclass(frozen=True)
@@ -221,7 +281,7 @@ def flag(name: str) -> str:
 
 def variable(name: str) -> str:
     """The environment's spelling of a field."""
-    return PREFIX + name.upper()
+    return PREFIX + ("SERVER_" if name.startswith("tls_") else "") + name.upper()
 
 
 def shown(value: object) -> str:

@@ -6,7 +6,8 @@ No decision about containers belongs here. What begins and ends when is in `sysp
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from sysproc.lifetimes import Lifetimes
 from sysproc.once import TaskOwner
 from sysproc.processes import Processes
 from sysproc.server.access import AccessUndeclared, Served, methods, served, stale_hosts
+from sysproc.server.allowances import Bounds
 from sysproc.server.call import Call
 from sysproc.server.claims import cgroup_tree, claimed, emptied_private, root_directory
 from sysproc.server.container_service import ContainerService
@@ -39,15 +41,21 @@ from sysproc.server.directories import Named, make_directories
 from sysproc.server.health import Health
 from sysproc.server.image_service import ImageService
 from sysproc.server.interceptor import Interceptor, may_call
+from sysproc.server.let_in import LetIn
 from sysproc.server.listeners import HostListeners, gid_of
 from sysproc.server.peer import Caller, Peers
 from sysproc.server.process_service import ProcessService
-from sysproc.server.relay import Bounds, Relay
+from sysproc.server.relay import Relay
+from sysproc.server.remote import Admission, RemoteListener
+from sysproc.server.setting_values import Endpoint, UnixEndpoint
 from sysproc.server.settings import Settings
 from sysproc.server.starts import Starts
 from sysproc.server.system_service import SystemService
 from sysproc.server.targets import Resolver
 from sysproc.server.throttle import Rate
+from sysproc.server.tls import ServerTls
+from sysproc.states import State
+from sysproc.storage import hierarchy
 from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
 from sysproc.system import System
@@ -77,10 +85,12 @@ class Parts:
     health: Health
     interceptor: Interceptor
     private_socket: Path
+    admission: Admission | None
 
 
 async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     """Everything, not running yet; what it holds is given back by the stack. Raises SysprocError."""
+    tls = None if settings.tls_files is None else ServerTls(settings.tls_files)
     make_directories(directories(settings))
     settings.runtime_dir.chmod(0o755)  # whose sockets others may reach
     state_dir = StateDir(settings.state_dir)
@@ -99,9 +109,19 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     gid = gid_of(settings.group)
     peers = Peers(cgroups, gid, cgroup_ids=cgroups.mode is not CgroupMode.LEGACY)
     relay = Relay(private_socket, peers, bounds=bounds(settings))
-    host = make_host(settings, state_dir, database, launcher, cgroups, relay)
+    exists = partial(container_exists, database)
+    admission = None if tls is None else Admission(tls, exists, relay.allowances, LetIn(tls))
+    sockets = Sockets(relay.add_listener, relay.remove_listener, partial(gone, relay, admission))
+    host = make_host(settings, state_dir, database, launcher, cgroups, sockets)
     listeners = HostListeners(launcher, settings.runtime_dir, settings.endpoints, gid)
-    return make_parts(host, relay, listeners, private_socket, settings)
+    return make_parts(host, relay, listeners, private_socket, settings, admission)
+
+
+def gone(relay: Relay, admission: Admission | None, container_id: int) -> None:
+    """A container is being destroyed: nobody speaks in its name any more."""
+    relay.forget(container_id)
+    if admission is not None:
+        admission.let_in.gone(container_id)
 
 
 def directories(settings: Settings) -> list[Named]:
@@ -130,7 +150,7 @@ def make_host(
     database: Database,
     launcher: Launcher,
     cgroups: CgroupTree,
-    relay: Relay,
+    sockets: Sockets,
 ) -> Host:
     """What the verbs see of this host."""
     uid_ranges = UidRanges(settings.uid_claims, settings.uid_range.first, settings.uid_range.count)
@@ -148,12 +168,25 @@ def make_host(
         cgroups=cgroups,
         uid_ranges=uid_ranges,
         images=images,
-        sockets=Sockets(relay.add_listener, relay.remove_listener),
+        sockets=sockets,
         output_bytes=partial(output_bytes, state_dir),
     )
 
 
-def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socket: Path, settings: Settings) -> Parts:
+async def container_exists(database: Database, container_id: int) -> bool:
+    """Whether there is a container in whose name somebody may call: one that is not being destroyed."""
+    row = await database.read(lambda c: hierarchy.get_container(c, container_id))
+    return row is not None and row.state != State.DESTROYING
+
+
+def make_parts(
+    host: Host,
+    relay: Relay,
+    listeners: HostListeners,
+    private_socket: Path,
+    settings: Settings,
+    admission: Admission | None,
+) -> Parts:
     """The verbs, the services on top of them, and what stands before these."""
     tasks = TaskOwner()
     containers = Containers(host, tasks)
@@ -174,7 +207,19 @@ def make_parts(host: Host, relay: Relay, listeners: HostListeners, private_socke
         health=health,
         interceptor=Interceptor(table, relay.caller, resolver, lifetimes.used, settings.calls_per_container),
         private_socket=private_socket,
+        admission=admission,
     )
+
+
+def answer_on(parts: Parts, sockets: Mapping[Endpoint, socket.socket]) -> None:
+    """Hand the host's listening sockets to the relay, those of TCP to what speaks TLS before it."""
+    for endpoint, sock in sockets.items():
+        if isinstance(endpoint, UnixEndpoint):
+            parts.relay.add_host(sock)
+        elif parts.admission is not None:
+            parts.relay.add(RemoteListener(sock, parts.relay.carry, parts.admission))
+        else:
+            raise AssertionError(f"{endpoint} without TLS")
 
 
 def our_services(host: Host, containers: Containers, processes: Processes, starts: Starts) -> list[Service]:

@@ -36,7 +36,7 @@ class RunningDaemon:
         self.uid_claims = self.directory / "uids"
         self.endpoint = f"unix://{self.runtime_dir}/sysproc.sock"
         self.log = self.directory / "sysprocd.log"
-        self._environment, self._options = dict(environment or {}), options
+        self._environment, self.options = dict(environment or {}), options
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- life
@@ -61,7 +61,7 @@ class RunningDaemon:
             f"--cgroup-root=/{self.cgroup_root}",
             f"--uid-claims={self.uid_claims}",
             "--log-format=console",
-            *self._options,
+            *self.options,
         ]
 
     def start(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> None:

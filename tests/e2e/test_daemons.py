@@ -85,7 +85,8 @@ def test_an_orderly_end_leaves_containers_and_processes_running(daemon: RunningD
     ("arguments", "words"),
     [
         (["--uid-range", "abc"], "uid"),
-        (["--listen", "tcp://0.0.0.0:1"], "listen"),
+        (["--listen", "tcp://0.0.0.0:0"], "listen"),
+        (["--listen", "tcp://127.0.0.1:1", "--tls-dir", "/no/such"], "sysproc cert init /no/such"),
         (["--spool-bytes", "-1"], "spool"),
         (["--nonsense"], "nonsense"),
         (["--config", "/no/such/file.toml"], "/no/such/file.toml"),

@@ -28,6 +28,7 @@ def caller_to_proto(caller: Caller, container_name: str, methods: Iterable[str])
         authority=caller.authority,
         container_name=container_name,
         methods=methods,
+        remote_identity="" if caller.remote is None else caller.remote.identity,
     )
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import uvloop
 
+from sysproc.server.allowances import Bounds
 from sysproc.server.frames import DATA, HEADERS, PREFACE_BYTES
 from sysproc.server.peer import UNKNOWN, Caller, Peers
-from sysproc.server.relay import Bounds, Relay
+from sysproc.server.relay import Relay
 from sysproc.server.throttle import Rate
 from tests.unit.server.test_throttle import frame
 
@@ -68,10 +68,15 @@ def listener(path: Path) -> socket.socket:
 
 @asynccontextmanager
 async def relayed(
-    tmp_path: Path, peers: Peers | None = None, most: int = 64, calls: Rate = PLENTY, held: int = 2**30
+    tmp_path: Path,
+    peers: Peers | None = None,
+    most: int = 64,
+    calls: Rate = PLENTY,
+    held: int = 2**30,
+    accepts: Rate = PLENTY,
 ) -> AsyncIterator[Behind]:
     private = tmp_path / "private"
-    relay = Relay(private, peers or Peers(NoCgroups(), os.getgid()), bounds=Bounds(most, calls, PLENTY, held))
+    relay = Relay(private, peers or Peers(NoCgroups(), os.getgid()), bounds=Bounds(most, calls, accepts, held))
     behind = Behind(relay, tmp_path / "public")
     server = await asyncio.start_unix_server(behind.answer, private)
     relay.add_host(listener(behind.public))
@@ -88,11 +93,6 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the other side is a socket, not an event
             await asyncio.sleep(0.005)
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
-    return uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
 
 def run(loop_factory: LoopFactory, scene: Coroutine[None, None, None]) -> None:

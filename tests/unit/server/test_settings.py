@@ -42,6 +42,30 @@ def test_several_endpoints_come_as_flags_as_a_list_and_with_commas(config: Path)
         assert tuple(map(str, decided.settings.listen)) == expected
 
 
+def test_tcp_endpoints_stand_beside_the_hosts_own_socket() -> None:
+    listen = ("tcp://Box.example.org:7443", "tcp://192.0.2.1:7443", "tcp://[2001:db8::1]:7443")
+    assert [str(one) for one in decide({"listen": listen}, {}).settings.endpoints] == [
+        "unix:///run/sysproc/sysproc.sock",
+        "tcp://box.example.org:7443",
+        "tcp://192.0.2.1:7443",
+        "tcp://[2001:db8::1]:7443",
+    ]
+
+
+def test_the_files_of_tls_are_in_one_directory_unless_they_are_named() -> None:
+    assert decide({}, {}).settings.tls_files is None
+    flags = {"listen": "tcp://0.0.0.0:1", "tls_dir": "/d", "tls_crl": "/elsewhere/crl"}
+    files = decide(flags, {"SYSPROC_SERVER_TLS_DOMAIN": "example.org"}).settings.tls_files
+    assert files is not None
+    assert list(map(str, files.all())) == ["/d/server.pem", "/d/server.key", "/d/ca.pem", "/elsewhere/crl"]
+    assert files.domain == "example.org"
+
+
+def test_what_a_caller_shows_is_not_what_the_server_shows() -> None:
+    variables = {"SYSPROC_TLS_CERT": "/mine", "SYSPROC_TLS_KEY": "/mine", "SYSPROC_TLS_CA": "/mine"}
+    assert decide({}, variables).settings == Settings()
+
+
 def test_each_setting_is_printed_with_its_origin(config: Path) -> None:
     config.write_text("streams_per_connection = 7\n")
     lines = list(decide({"state_dir": "/s"}, {"SYSPROC_LOG_FORMAT": "json"}, config).lines())
@@ -65,7 +89,16 @@ def test_each_setting_is_printed_with_its_origin(config: Path) -> None:
         ({"state_dir": "relative"}, {}, "", "is not an absolute path"),
         ({"state_dir": "/a/../b"}, {}, "", "is not an absolute path"),
         ({"runtime_dir": "/" + "x" * 90}, {}, "", "too long for sockets"),
-        ({"listen": ("tcp://0.0.0.0:1",)}, {}, "", "mutual TLS"),
+        ({"listen": ("tcp://0.0.0.0",)}, {}, "", "of the form tcp://host:port"),
+        ({"listen": ("tcp://0.0.0.0:0",)}, {}, "", "the port is not between"),
+        ({"listen": ("tcp://0.0.0.0:65536",)}, {}, "", "the port is not between"),
+        ({"listen": ("tcp://::1:7443",)}, {}, "", "of the form tcp://host:port"),
+        ({"listen": ("tcp://[::g]:7443",)}, {}, "", "::g"),
+        ({"listen": ("tcp://[1.2.3.4]:7443",)}, {}, "", "--listen"),
+        ({"listen": ("tcp://host:7443/x",)}, {}, "", "of the form tcp://host:port"),
+        ({"listen": ("http://host:7443",)}, {}, "", "unix:///path or tcp://host:port"),
+        ({"tls_domain": "A/b"}, {}, "", "no trust domain"),
+        ({"tls_dir": "relative"}, {}, "", "is not an absolute path"),
         ({"listen": ("unix:relative",)}, {}, "", "of the form unix:///path"),
         ({"listen": ("unix:///" + "x" * 110,)}, {}, "", "longer than 107 bytes"),
         ({}, {"SYSPROC_LISTEN": ""}, "", "is no text"),
