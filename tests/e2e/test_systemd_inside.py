@@ -33,7 +33,8 @@ BOOT = f"""
 {DIVIDE}
 echo $$ > machine/cgroup.procs
 exec {UNSHARE} --cgroup --mount --pid --fork --mount-proc sh -c \\
-    'mount -t cgroup2 cgroup2 /mnt && mount -o move /mnt /sys/fs/cgroup && exec {SYSTEMD} --log-target=console --show-status=0'
+    'mount -t cgroup2 cgroup2 /mnt && mount -o move /mnt /sys/fs/cgroup && \\
+     exec {SYSTEMD} --log-target=console --show-status=0'
 """
 UNITS = {
     "default.target": "[Unit]\nDefaultDependencies=no\nWants=asked.service\n",
