@@ -40,8 +40,8 @@ UNITS = {
     "default.target": "[Unit]\nDefaultDependencies=no\nWants=asked.service\n",
     "asked.service": "[Unit]\nDefaultDependencies=no\nSuccessAction=exit-force\nFailureAction=exit-force\n"
     "[Service]\nType=oneshot\nTasksMax=7\nMemoryMax=32M\n"
-    "ExecStart=/bin/sh -c 'g=/sys/fs/cgroup/system.slice/asked.service; "
-    "cat /proc/self/cgroup $g/pids.max $g/memory.max >/result'\n",
+    "ExecStart=/bin/sh -c 'cd /sys/fs/cgroup/system.slice/asked.service; "
+    "cat /proc/self/cgroup pids.max memory.max >/result'\n",
 }
 
 
