@@ -126,6 +126,12 @@ class Unavailable(SysprocError):
     kind, reason = Kind.UNAVAILABLE, "UNAVAILABLE"
 
 
+class DataLoss(SysprocError):
+    """What is stored is damaged beyond what its own copies can restore, or was made to mislead."""
+
+    kind, reason = Kind.DATA_LOSS, "DATA_LOSS"
+
+
 class DeadlineExceeded(SysprocError):
     """It took longer than allowed."""
 
