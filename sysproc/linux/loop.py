@@ -74,12 +74,14 @@ def loop_get_status64(device_fd: int) -> LoopInfo64:
     return info
 
 
-def loop_configure(backing_fd: int, *, offset: int, size: int, flags: int) -> tuple[int, str]:
-    """LOOP_CONFIGURE (Linux 5.8) a free device: its fd and path. offset and size in bytes.
+def loop_configure(backing_fd: int, *, offset: int, size: int, flags: int, block_size: int = 0) -> tuple[int, str]:
+    """LOOP_CONFIGURE (Linux 5.8) a free device: its fd and path. offset and size in bytes; block_size: 0 is 512.
 
     With LO_FLAGS_AUTOCLEAR the device frees itself when the fd is closed and nothing has it mounted.
     """
-    config = LoopConfig(fd=backing_fd, info=LoopInfo64(lo_offset=offset, lo_sizelimit=size, lo_flags=flags))
+    config = LoopConfig(
+        fd=backing_fd, block_size=block_size, info=LoopInfo64(lo_offset=offset, lo_sizelimit=size, lo_flags=flags)
+    )
     for _ in range(_TRIES):
         number = loop_ctl_get_free()
         try:

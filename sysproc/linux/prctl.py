@@ -8,6 +8,7 @@ import ctypes
 from sysproc.linux.libc import check
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECUREBITS, PR_SET_CHILD_SUBREAPER = 1, 4, 15, 28, 36
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_IO_FLUSHER = 24, 38, 57
 SECBIT_NO_SETUID_FIXUP = 1 << 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,3 +38,15 @@ def set_child_subreaper() -> None:
 def set_securebits(bits: int) -> None:
     """PR_SET_SECUREBITS (capabilities(7)); with SECBIT_NO_SETUID_FIXUP a change of uid keeps the capabilities."""
     prctl(PR_SET_SECUREBITS, bits)
+
+
+def set_name(name: str) -> None:
+    """PR_SET_NAME: what ps(1) shows of this thread; 15 bytes."""
+    raw = name.encode()[:15] + b"\0"
+    text = ctypes.create_string_buffer(raw)
+    check(_libc.prctl(PR_SET_NAME, ctypes.addressof(text), 0, 0, 0), "prctl", name)
+
+
+def set_io_flusher() -> None:
+    """PR_SET_IO_FLUSHER, Linux 5.6: allocations wait for no disk that waits for us. EPERM: no CAP_SYS_RESOURCE."""
+    prctl(PR_SET_IO_FLUSHER, 1)

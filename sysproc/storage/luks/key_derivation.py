@@ -50,7 +50,7 @@ class Argon2:
             lanes=self.lanes,
             memory_cost=self.memory_kib,
         )
-        function.derive_into(secret, target)
+        function.derive_into(secret, target)  # type: ignore[arg-type]  # the stubs say bytes; any buffer is taken
 
 
 @dataclass(frozen=True)
