@@ -25,9 +25,11 @@ NR_OPENAT2 = 437
 NR_MOUNT_SETATTR = 442
 _BY_MACHINE = {
     "x86_64": {"pivot_root": 155, "execveat": 322, "keyctl": 250, "seccomp": 317, "bpf": 321, "setns": 308,
-               "unshare": 272, "capset": 126, "name_to_handle_at": 303, "open_by_handle_at": 304},
+               "unshare": 272, "capset": 126, "name_to_handle_at": 303, "open_by_handle_at": 304,
+               "add_key": 248},
     "aarch64": {"pivot_root": 41, "execveat": 281, "keyctl": 219, "seccomp": 277, "bpf": 280, "setns": 268,
-                "unshare": 97, "capset": 91, "name_to_handle_at": 264, "open_by_handle_at": 265},
+                "unshare": 97, "capset": 91, "name_to_handle_at": 264, "open_by_handle_at": 265,
+                "add_key": 217},
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import mmap
 import os
 import stat
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -82,6 +83,8 @@ class _Worker:
             return 0, answer()
         except OSError as failure:
             return failure.errno or errno.EIO, []
+        except MemoryError:
+            return errno.ENOMEM, []
 
     def _reply(self, unique: int, number: int, answer: Answer) -> None:
         length = fuse.OUT_HEADER.size + sum(map(len, answer))
@@ -127,10 +130,17 @@ class _Worker:
         return []
 
 
+def _fail_at_once(broken: threading.ExceptHookArgs) -> None:
+    """A thread that ended by a fault of ours has left a request unanswered: the kernel would wait for it for ever."""
+    sys.__excepthook__(broken.exc_type, broken.exc_value or broken.exc_type(), broken.exc_traceback)
+    os._exit(1)
+
+
 class Serving:
     """The threads of one open volume."""
 
     def __init__(self, device_fd: int, sectors: DecryptedSectors) -> None:
+        threading.excepthook = _fail_at_once
         threading.stack_size(_STACK_BYTES)
         workers = [_Worker(device_fd, sectors) for _ in range(THREADS)]
         self._threads = [threading.Thread(target=worker.run, daemon=True) for worker in workers]
