@@ -23,7 +23,7 @@ pytestmark = [needs_fuse, pytest.mark.skipif(REASON is not None, reason=f"no dm-
 def mapped(region: Region, name: str) -> Iterator[tuple[DeviceMapper, int]]:
     """The control device, and the decrypted one, open."""
     description = f"sysproc-test:{name}"
-    metadata = open_volume(region).metadata
+    segment = open_volume(region).metadata.segment
     with ExitStack() as stack:
         mapper = stack.enter_context(DeviceMapper())
         loop_fd, _ = loop_configure(region.fd, offset=region.offset, size=region.size, flags=LO_FLAGS_AUTOCLEAR)
@@ -35,11 +35,8 @@ def mapped(region: Region, name: str) -> Iterator[tuple[DeviceMapper, int]]:
         device = mapper.create(name, f"SYSPROC-TEST-{name}")
         stack.callback(mapper.remove, name)
         backing = (os.major(number), os.minor(number))
-        segment = metadata.segment
-        mapper.load_table(
-            name,
-            CryptTable(DATA_BYTES, 64, description, backing, segment.offset, segment.sector_size, segment.iv_tweak),
-        )
+        table = CryptTable(DATA_BYTES, 64, description, backing, segment.offset, segment.sector_size, segment.iv_tweak)
+        mapper.load_table(name, table)
         mapper.resume(name)
         yield mapper, stack.enter_context(opened_node(device))
 
@@ -71,6 +68,12 @@ def test_what_one_writes_the_other_reads(tmp_path: Path, sector_size: int) -> No
             os.fsync(fd)
         with decrypted_file(region) as decrypted:
             assert os.pread(decrypted.fd, len(data), 8 << 20) == data[::-1]
+
+
+def test_what_is_loaded_is_listed() -> None:
+    with DeviceMapper() as mapper:
+        assert mapper.version()[0] == 4 and mapper.load_target("crypt") and "crypt" in mapper.targets()
+        assert not mapper.load_target("no-such-target")
 
 
 def test_no_table_shows_the_key(tmp_path: Path) -> None:
