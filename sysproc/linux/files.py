@@ -38,12 +38,15 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     check(_libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), "fallocate", fd)
 
 
-def f_ofd_setlk(fd: int, offset: int, length: int) -> None:
-    """F_OFD_SETLK with F_WRLCK (Linux 3.15): lock these bytes for the open file description. EAGAIN: another has it.
+def f_ofd_setlk(fd: int, offset: int, length: int, *, shared: bool = False) -> None:
+    """F_OFD_SETLK (Linux 3.15): lock these bytes for the open file description. EAGAIN: another one has them.
+
+    F_WRLCK, of which there is one, or F_RDLCK (shared), of which there are several: for a file that is open for reading.
 
     The lock lasts as long as the description: one that a loop device holds, as long as the device is configured.
     """
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, length, 0))
+    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, offset, length, 0))
 
 
 def ficlone(target_fd: int, source_fd: int) -> None:

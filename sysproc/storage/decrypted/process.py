@@ -15,6 +15,7 @@ wipe: pieces that OpenSSL and the interpreter copied; they are locked too, and g
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -27,6 +28,7 @@ from typing import Any
 from sysproc.errors import SysprocError
 from sysproc.linux import fuse
 from sysproc.linux.capabilities import CAP_IPC_LOCK, keep_only_capability
+from sysproc.linux.files import f_ofd_setlk
 from sysproc.linux.memory import MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, SecretBuffer, mlockall
 from sysproc.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS, unshare
 from sysproc.linux.prctl import set_dumpable, set_io_flusher, set_name
@@ -34,6 +36,7 @@ from sysproc.linux.unix_sockets import send_with_fds
 from sysproc.storage.decrypted.sectors import DecryptedSectors
 from sysproc.storage.decrypted.server import MODE, Serving
 from sysproc.storage.luks.bounds import MOST_KEY_BYTES
+from sysproc.storage.luks.refusals import in_use, unusable_key
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import open_volume, unlock
 
@@ -80,25 +83,59 @@ def harden() -> None:
 def serve(region: Region, slot: int | None, report: socket.socket) -> None:
     """Unlock, mount, hand over, and serve until the last use of the file is over."""
     with ExitStack() as stack:
-        header = open_volume(region)
-        with SecretBuffer.read_all(SECRET_FD, MOST_KEY_BYTES) as secret:
-            os.close(SECRET_FD)
-            unlocked = unlock(region, header, secret.view, slot=slot)
+        claimed = claim(region)
+        header = open_volume(claimed)
+        with read_secret() as secret:
+            unlocked = unlock(claimed, header, secret.view, slot=slot)
         stack.callback(unlocked.key.close)
-        sectors = DecryptedSectors(region, header.metadata.segment, unlocked.key.view)
+        sectors = DecryptedSectors(claimed, header.metadata.segment, unlocked.key.view)
         device_fd = fuse.open_device()
         mount_fd = fuse.fuse_mount(device_fd, MODE)
         keep_only_capability(CAP_IPC_LOCK)  # or what is mapped from now on could not be locked
         serving = Serving(device_fd, sectors)
         facts = {"size": sectors.size, "sector_size": sectors.sector_size, "slot": unlocked.slot, "pid": os.getpid()}
-        hand_over(mount_fd, facts, report)
+        hand_over(mount_fd, access_mode(claimed.fd), facts, report)
         serving.wait()
 
 
-def hand_over(mount_fd: int, facts: dict[str, Any], report: socket.socket) -> None:
+def claim(region: Region) -> Region:
+    """The same, open once more, and locked as long as this process lives: two would overwrite each other's data.
+
+    Of a file that is open for reading only there may be several readers.
+    """
+    mode = access_mode(region.fd)
+    fd = os.open(f"/proc/self/fd/{region.fd}", mode | os.O_CLOEXEC)
+    os.close(region.fd)
+    try:
+        f_ofd_setlk(fd, region.offset, region.size, shared=mode == os.O_RDONLY)
+    except OSError as failure:
+        if failure.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise in_use() from None
+    return Region(fd, region.offset, region.size)
+
+
+def access_mode(fd: int) -> int:
+    """O_RDWR or O_RDONLY."""
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+
+
+def read_secret() -> SecretBuffer:
+    """All that the pipe holds; it is closed then."""
+    try:
+        return SecretBuffer.read_all(SECRET_FD, MOST_KEY_BYTES)
+    except OSError as failure:
+        if failure.errno != errno.EFBIG:
+            raise
+        raise unusable_key(f"It has more than {MOST_KEY_BYTES} bytes") from None
+    finally:
+        os.close(SECRET_FD)
+
+
+def hand_over(mount_fd: int, mode: int, facts: dict[str, Any], report: socket.socket) -> None:
     """The file is the receiver's from now on; nothing here keeps it, or the filesystem would never end."""
     try:
-        file_fd = os.open(f"/proc/self/fd/{mount_fd}", os.O_RDWR | os.O_CLOEXEC)
+        file_fd = os.open(f"/proc/self/fd/{mount_fd}", mode | os.O_CLOEXEC)
     finally:
         os.close(mount_fd)
     try:

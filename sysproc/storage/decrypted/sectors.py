@@ -29,7 +29,9 @@ class DecryptedSectors:
 
     def read_into(self, buffer: memoryview, at: int, length: int) -> memoryview:
         """The bytes there, as a part of the buffer, which has room for two sectors more; fewer at the end."""
-        length = max(0, min(length, self.size - at))
+        length = min(length, self.size - at)
+        if length <= 0:
+            return buffer[:0]
         before = at % self.sector_size
         whole = -(-(before + length) // self.sector_size) * self.sector_size
         sectors = buffer[:whole]

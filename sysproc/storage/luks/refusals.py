@@ -112,6 +112,16 @@ def being_changed() -> Unavailable:
     )
 
 
+def in_use() -> FailedPrecondition:
+    """Another process decrypts it already."""
+    return FailedPrecondition(
+        "The volume is open already.",
+        details="Decrypted twice at once it would be destroyed.",
+        resolution="Use it where it is open, or close it there first.",
+        reason="VOLUME_IN_USE",
+    )
+
+
 def unusable_key(what: str) -> InvalidArgument:
     """An empty passphrase, a key file that is too large."""
     return InvalidArgument(

@@ -1,13 +1,29 @@
 """The process of an open volume: what it may, what others see of it, when it ends."""
 
+import errno
 import os
 import resource
 import signal
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from sysproc.errors import FailedPrecondition, InvalidArgument
 from sysproc.linux.capabilities import CAP_IPC_LOCK
-from tests.kernel.storage.open_volume import SECRET, decrypted_file, disk, ended, needs_fuse, opened, volume_file
+from sysproc.storage.decrypted.opening import start
+from sysproc.storage.luks.region import Region
+from sysproc.storage.luks.volume import format_volume
+from tests.kernel.storage.open_volume import (
+    CHEAP,
+    SECRET,
+    decrypted_file,
+    disk,
+    ended,
+    needs_fuse,
+    opened,
+    volume_file,
+)
 from tests.waiting import is_zombie, wait_until
 
 pytestmark = needs_fuse
@@ -104,7 +120,50 @@ def test_signals_that_end_a_session_do_not_end_it(tmp_path: Path) -> None:
         assert len(os.pread(decrypted.fd, 4096, 0)) == 4096
 
 
-def test_it_is_opened_by_two_processes_at_once_only_by_who_asks_for_that(tmp_path: Path) -> None:
-    """Each start is a process of its own: that a volume is opened once is kept by whoever starts it."""
-    with volume_file(tmp_path / "volume") as region, decrypted_file(region) as one, decrypted_file(region) as other:
-        assert one.pid != other.pid
+def test_a_volume_that_is_open_is_not_opened_again_until_its_process_is_gone(tmp_path: Path) -> None:
+    with volume_file(tmp_path / "volume") as region:
+        first = opened(region)
+        with pytest.raises(FailedPrecondition) as refused:
+            opened(region)
+        assert refused.value.reason == "VOLUME_IN_USE" and not is_zombie(first.pid)
+        os.kill(first.pid, signal.SIGKILL)
+        assert ended(first.pid) == -signal.SIGKILL
+        with decrypted_file(region):
+            pass
+        with pytest.raises(OSError) as gone:
+            os.close(first.fd)
+        assert gone.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def test_another_volume_of_the_same_file_may_be_open_at_once(tmp_path: Path) -> None:
+    with volume_file(tmp_path / "volume") as region:
+        second = Region(region.fd, region.offset + region.size, 17 << 20)
+        os.ftruncate(region.fd, second.offset + second.size)
+        format_volume(second, memoryview(SECRET), cost=CHEAP)
+        with decrypted_file(region) as one, decrypted_file(second) as other:
+            os.pwrite(one.fd, b"1" * 4096, 0)
+            os.pwrite(other.fd, b"2" * 4096, 0)
+            assert os.pread(one.fd, 4096, 0) == b"1" * 4096 and os.pread(other.fd, 4096, 0) == b"2" * 4096
+
+
+def test_a_file_that_is_only_read_has_any_number_of_readers_and_no_writer(tmp_path: Path) -> None:
+    with volume_file(tmp_path / "volume") as region:
+        with decrypted_file(region) as decrypted:
+            os.pwrite(decrypted.fd, b"x" * 4096, 0)
+        reading = Region(os.open(tmp_path / "volume", os.O_RDONLY | os.O_CLOEXEC), region.offset, region.size)
+        with decrypted_file(reading) as one, decrypted_file(reading) as other:
+            assert os.pread(one.fd, 4096, 0) == os.pread(other.fd, 4096, 0) == b"x" * 4096
+            with pytest.raises(OSError) as refused:
+                os.pwrite(one.fd, b"y" * 4096, 0)
+            assert refused.value.errno == errno.EBADF
+            with pytest.raises(FailedPrecondition):
+                opened(region)
+        os.close(reading.fd)
+
+
+def test_a_key_file_without_end_is_refused(tmp_path: Path) -> None:
+    with volume_file(tmp_path / "volume") as region:
+        endless = os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
+        with pytest.raises(InvalidArgument):
+            start(region, endless)
+        os.close(endless)
