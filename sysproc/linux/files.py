@@ -41,7 +41,7 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 def f_ofd_setlk(fd: int, offset: int, length: int, *, shared: bool = False) -> None:
     """F_OFD_SETLK (Linux 3.15): lock these bytes for the open file description. EAGAIN: another one has them.
 
-    F_WRLCK, of which there is one, or F_RDLCK (shared), of which there are several: for a file that is open for reading.
+    F_WRLCK, of which there is one, or F_RDLCK (shared), of which there are several: for a file open for reading.
 
     The lock lasts as long as the description: one that a loop device holds, as long as the device is configured.
     """

@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from sysproc.storage.luks.region import Region
 
 _HIGH_FD = 64
 # mlockall locks what is touched; of malloc's arenas one is enough.
-_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def start(region: Region, secret_fd: int, *, slot: int | None = None) -> Decrypt
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            pid = _spawn(command(region, slot), [region.fd, secret_fd, theirs.fileno()])
+            pid = spawn(region, secret_fd, theirs.fileno(), slot=slot)
         message, fds = recv_with_fds(ours)
     with fds:
         facts = json.loads(message or b'{"failed": null}')
@@ -57,17 +56,16 @@ def start(region: Region, secret_fd: int, *, slot: int | None = None) -> Decrypt
         return Decrypted(fds.take(), facts["size"], facts["sector_size"], facts["slot"], facts["pid"])
 
 
-def command(region: Region, slot: int | None) -> list[str]:
-    """Its arguments; no secret is among them."""
+def spawn(region: Region, secret_fd: int, report_fd: int, *, slot: int | None = None) -> int:
+    """Start the process, of a session of its own; its pid. It has these fds and its errors, and ends if nobody listens.
+
+    No secret is among its arguments.
+    """
     place = [str(region.offset), str(region.size), *([] if slot is None else [str(slot)])]
-    return [sys.executable, "-I", "-m", "sysproc.storage.decrypted.process", *place]
-
-
-def _spawn(arguments: list[str], fds: Sequence[int]) -> int:
-    """Of a session of its own, with these fds at their numbers and nothing else open but its errors."""
+    arguments = [sys.executable, "-I", "-B", "-m", "sysproc.storage.decrypted.process", *place]
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     # From above, so that no number is taken twice.
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in fds]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in (region.fd, secret_fd, report_fd)]
     try:
         numbers = (0, 1, VOLUME_FD, SECRET_FD, REPORT_FD)
         actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in zip((null, null, *high), numbers, strict=True)]

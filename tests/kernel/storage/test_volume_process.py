@@ -3,7 +3,9 @@
 import errno
 import os
 import resource
+import select
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from sysproc.errors import FailedPrecondition, InvalidArgument
 from sysproc.linux.capabilities import CAP_IPC_LOCK
-from sysproc.storage.decrypted.opening import start
+from sysproc.storage.decrypted.opening import spawn, start
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import format_volume
 from tests.kernel.storage.open_volume import (
@@ -22,6 +24,7 @@ from tests.kernel.storage.open_volume import (
     ended,
     needs_fuse,
     opened,
+    pipe_with,
     volume_file,
 )
 from tests.waiting import is_zombie, wait_until
@@ -159,6 +162,27 @@ def test_a_file_that_is_only_read_has_any_number_of_readers_and_no_writer(tmp_pa
             with pytest.raises(FailedPrecondition):
                 opened(region)
         os.close(reading.fd)
+
+
+@pytest.mark.parametrize("received", [False, True])
+def test_whoever_started_it_dies_and_it_ends(tmp_path: Path, received: bool) -> None:
+    """Before it has told anything, and between that and the taking of the file."""
+    with volume_file(tmp_path / "volume") as region:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        secret = pipe_with(SECRET)
+        pid = spawn(region, secret, theirs.fileno())
+        os.close(secret)
+        theirs.close()
+        if received:
+            wait_until(lambda: readable(ours), "it has told that the volume is open")
+        ours.close()
+        ended(pid)
+        with decrypted_file(region):
+            pass
+
+
+def readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 def test_a_key_file_without_end_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def opening(made: Region) -> set[bytes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prepare", "act", "before", "after"),
     [
