@@ -17,6 +17,14 @@ from sysproc.storage.schema import CONTAINERS
 DESTROYING = "destroying"
 REASON = "destroyed by request"
 
+_MARK = (
+    update(CONTAINERS)
+    .where(CONTAINERS.c.id == bindparam("which"))
+    .values(state=DESTROYING, reason=REASON, revision=bindparam("at"))
+)
+_OF_THESE = (CONTAINERS.c.id.in_(bindparam("these", expanding=True)), CONTAINERS.c.state == DESTROYING)
+_DYING, _DELETE = select(CONTAINERS.c.id).where(*_OF_THESE), delete(CONTAINERS).where(*_OF_THESE)
+
 
 def begin_destroy(connection: Connection, container_id: int) -> list[ContainerRow]:
     """Mark the whole subtree `destroying`; the rows, deepest first. Raises NotFound."""
@@ -27,12 +35,7 @@ def begin_destroy(connection: Connection, container_id: int) -> list[ContainerRo
     events = write_events(connection, "container.destroying", fresh, {"reason": REASON})
     revisions = dict(zip(fresh, events, strict=True))
     if fresh:
-        changed = (
-            update(CONTAINERS)
-            .where(CONTAINERS.c.id == bindparam("which"))
-            .values(state=DESTROYING, reason=REASON, revision=bindparam("at"))
-        )
-        connection.execute(changed, [{"which": name, "at": revisions[name]} for name in fresh])
+        connection.execute(_MARK, [{"which": name, "at": revisions[name]} for name in fresh])
     return [marked(row, revisions.get(to_hex(row.id))) for row in rows]
 
 
@@ -44,7 +47,6 @@ def marked(row: ContainerRow, revision: int | None) -> ContainerRow:
 def delete_doomed(connection: Connection, gone: Sequence[ContainerRow]) -> None:
     """Remove the rows of containers that were being destroyed; what is below them is gone, or among them."""
     names = [to_hex(row.id) for row in gone]
-    dying = (CONTAINERS.c.id.in_(names), CONTAINERS.c.state == DESTROYING)
-    there = {found.id for found in connection.execute(select(CONTAINERS.c.id).where(*dying))}
-    connection.execute(delete(CONTAINERS).where(*dying))
+    there = set(connection.scalars(_DYING, {"these": names}))
+    connection.execute(_DELETE, {"these": names})
     write_events(connection, "container.destroyed", [name for name in names if name in there], {})

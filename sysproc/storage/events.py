@@ -10,13 +10,15 @@ from sqlalchemy import Connection
 
 from sysproc.storage.schema import EVENTS
 
+_INSERT = EVENTS.insert().returning(EVENTS.c.revision)
+_INSERT_MANY = EVENTS.insert().returning(EVENTS.c.revision, sort_by_parameter_order=True)
+
 
 def write_event(connection: Connection, kind: str, subject: str, data: Mapping[str, object]) -> int:
     """Record one change; returns its revision, higher than all before, never used again."""
     values = {"at": time.time(), "kind": kind, "subject": subject, "data": dict(data)}
-    revision = connection.execute(EVENTS.insert().values(values)).inserted_primary_key
-    assert revision is not None
-    return int(revision[0])
+    revision: int = connection.scalars(_INSERT, values).one()
+    return revision
 
 
 def write_events(
@@ -27,5 +29,4 @@ def write_events(
         return ()
     now, told = time.time(), dict(data)
     values = [{"at": now, "kind": kind, "subject": subject, "data": told} for subject in subjects]
-    ordered = EVENTS.insert().returning(EVENTS.c.revision, sort_by_parameter_order=True)
-    return connection.scalars(ordered, values).all()
+    return connection.scalars(_INSERT_MANY, values).all()

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, Select, delete, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from sysproc.errors import AlreadyExists, FailedPrecondition, NotFound
@@ -56,19 +56,23 @@ def _query() -> Select[tuple[object, ...]]:
     ).join(IMAGE_CONTENTS, content.digest == IMAGES.c.digest)
 
 
+_ALL = _query()
+_NAMED = _ALL.where(IMAGES.c.name == bindparam("name"))
+
+
 def _image(found: "Row[tuple[object, ...]]") -> Image:
     return Image(**found._mapping)  # the columns are named as the fields
 
 
 def get_image(connection: Connection, name: str) -> Image | None:
     """The image of this name."""
-    found = connection.execute(_query().where(IMAGES.c.name == name)).first()
+    found = connection.execute(_NAMED, {"name": name}).first()
     return None if found is None else _image(found)
 
 
 def list_images(connection: Connection, *, limit: int, after: str = "") -> list[Image]:
     """Images by name, after one."""
-    query = _query().where(IMAGES.c.name > after).order_by(IMAGES.c.name).limit(limit)
+    query = _ALL.where(IMAGES.c.name > after).order_by(IMAGES.c.name).limit(limit)
     return [_image(found) for found in connection.execute(query)]
 
 

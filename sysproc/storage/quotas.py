@@ -15,15 +15,18 @@ what is free on the disk is no matter of the tree: see `sysproc.storage.state_di
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from sysproc.errors import FailedPrecondition, InvalidArgument, LimitExceeded
-from sysproc.ids import from_hex, to_hex
+from sysproc.ids import to_hex
 from sysproc.storage import hierarchy
 from sysproc.storage.hierarchy import ContainerRow, NewContainer
 from sysproc.storage.schema import CONTAINERS
 
 _C = CONTAINERS.c
+# The declared sizes of the roots of a container and of all below it.
+_WITHIN = _C.id.in_(hierarchy.BELOW) | (_C.id == bindparam("which"))
+_ROOTS = select(func.sum(_C.root_bytes)).where(_WITHIN, ~_C.overcommit)
 UNITS: Mapping[str, str] = {
     "memory_bytes": "bytes of memory",
     "cpu_millis": "thousandths of a processor",
@@ -89,7 +92,7 @@ def check_count(connection: Connection, row: ContainerRow, hidden: bool) -> None
     """Raise LimitExceeded where there are as many below as there may be."""
     if row.descendants is None:
         return
-    there = len(ids_below(connection, row.id))
+    there = len(hierarchy.ids_below(connection, row.id))
     if there + 1 > row.descendants:
         raise exceeded(row, f"may have {row.descendants} containers below it, and has {there}", hidden=hidden)
 
@@ -116,7 +119,7 @@ def check_change(connection: Connection, row: ContainerRow, changed: Mapping[str
     above = hierarchy.lineage(connection, row.id)[:-1]
     check_shrinks(above, changed, asker)
     there = {
-        "descendants": lambda: len(ids_below(connection, row.id)),
+        "descendants": lambda: len(hierarchy.ids_below(connection, row.id)),
         "depth": lambda: levels_below(connection, row.id),
         "storage_bytes": lambda: storage_used(connection, row.id, asker),
     }
@@ -129,11 +132,6 @@ def check_change(connection: Connection, row: ContainerRow, changed: Mapping[str
 # -- what is there
 
 
-def ids_below(connection: Connection, container_id: int) -> list[int]:
-    """Every container below this one."""
-    return [from_hex(one) for one in connection.execute(select(hierarchy.below(container_id).c.id)).scalars()]
-
-
 def levels_below(connection: Connection, container_id: int) -> int:
     """How deep the tree is below this one."""
     rows = hierarchy.subtree(connection, container_id)
@@ -142,10 +140,8 @@ def levels_below(connection: Connection, container_id: int) -> int:
 
 def storage_used(connection: Connection, container_id: int, asker: Asker) -> int:
     """Declared sizes of the roots of it and all below, and what is kept of their processes' output, in bytes."""
-    ids = [container_id, *ids_below(connection, container_id)]
-    below = select(hierarchy.below(container_id).c.id)
-    within = _C.id.in_(below) | (_C.id == to_hex(container_id))
-    roots = connection.execute(select(func.sum(_C.root_bytes)).where(within, ~_C.overcommit)).scalar()
+    ids = [container_id, *hierarchy.ids_below(connection, container_id)]
+    roots = connection.execute(_ROOTS, {"which": to_hex(container_id)}).scalar()
     return int(roots or 0) + asker.output_bytes(ids)
 
 

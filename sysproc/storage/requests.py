@@ -6,13 +6,22 @@ An answer is written in the transaction of the change that it tells of. Requests
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from sysproc.errors import InvalidArgument
 from sysproc.storage.schema import REQUESTS
 
 KEPT_S = 24 * 3600.0
+_R = REQUESTS.c
+_ANSWER = select(_R.digest, _R.answer).where(
+    _R.caller == bindparam("caller"),
+    _R.method == bindparam("method"),
+    _R.request_id == bindparam("request_id"),
+    _R.created_at > bindparam("since"),
+)
+_FORGET = delete(REQUESTS).where(_R.created_at <= bindparam("since"))
+_REMEMBER = insert(REQUESTS).on_conflict_do_nothing()
 
 
 @dataclass(frozen=True)
@@ -27,9 +36,8 @@ class RequestKey:
 
 def recall(connection: Connection, key: RequestKey) -> bytes | None:
     """The answer that was given, None if there was none. Raises InvalidArgument if the content was another."""
-    same = (REQUESTS.c.caller == key.caller, REQUESTS.c.method == key.method, REQUESTS.c.request_id == key.request_id)
-    fresh = REQUESTS.c.created_at > time.time() - KEPT_S
-    row = connection.execute(select(REQUESTS.c.digest, REQUESTS.c.answer).where(*same, fresh)).first()
+    named = {"caller": key.caller, "method": key.method, "request_id": key.request_id}
+    row = connection.execute(_ANSWER, {**named, "since": time.time() - KEPT_S}).first()
     if row is None:
         return None
     if row.digest != key.digest:
@@ -40,7 +48,7 @@ def recall(connection: Connection, key: RequestKey) -> bytes | None:
 
 def remember(connection: Connection, key: RequestKey, answer: bytes) -> None:
     """Keep the answer; those that are too old go."""
-    connection.execute(delete(REQUESTS).where(REQUESTS.c.created_at <= time.time() - KEPT_S))
+    connection.execute(_FORGET, {"since": time.time() - KEPT_S})
     values = {
         "caller": key.caller,
         "method": key.method,
@@ -49,7 +57,7 @@ def remember(connection: Connection, key: RequestKey, answer: bytes) -> None:
         "answer": answer,
         "created_at": time.time(),
     }
-    connection.execute(insert(REQUESTS).values(values).on_conflict_do_nothing())
+    connection.execute(_REMEMBER, values)
 
 
 def reused(key: RequestKey) -> InvalidArgument:
