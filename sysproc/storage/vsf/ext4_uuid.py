@@ -13,7 +13,7 @@ from sysproc.errors import InvalidArgument
 
 SUPERBLOCK_AT, SUPERBLOCK_BYTES = 1024, 1024
 _MAGIC_AT, _MAGIC = 0x38, 0xEF53
-_UUID_AT, _CHECKSUM_AT = 0x68, 0x3FC
+_UUID_AT, _UUID_BYTES, _CHECKSUM_AT = 0x68, 16, 0x3FC
 _INCOMPAT_AT, _RO_COMPAT_AT = 0x60, 0x64
 _METADATA_CSUM_SEED, _METADATA_CSUM, _SPARSE_SUPER = 0x2000, 0x400, 0x1
 _POLYNOMIAL = 0x82F63B78
@@ -31,12 +31,15 @@ def _crc_table() -> tuple[int, ...]:
 _TABLE = _crc_table()
 
 
-def crc32c(data: bytes) -> int:
-    """CRC-32C with seed ~0 and without the final inversion, as ext4 stores it."""
-    crc = 0xFFFFFFFF
+def over(crc: int, data: bytes) -> int:
+    """CRC-32C of these bytes, begun with this value, and without the final inversion, as ext4 stores it."""
     for byte in data:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
     return crc
+
+
+# What becomes of each bit of the checksum on the way from behind the UUID to the end.
+_BITS_AT_END = tuple(over(1 << bit, bytes(_CHECKSUM_AT - _UUID_AT - _UUID_BYTES)) for bit in range(32))
 
 
 def set_uuid(fd: int, offset: int, new: uuid.UUID) -> None:
@@ -50,9 +53,17 @@ def set_uuid(fd: int, offset: int, new: uuid.UUID) -> None:
 
 
 def with_uuid(block: bytes, new: uuid.UUID) -> bytes:
-    """A superblock with another UUID, and the checksum that fits it."""
-    body = block[:_UUID_AT] + new.bytes + block[_UUID_AT + 16 : _CHECKSUM_AT]
-    return body + struct.pack("<I", crc32c(body))
+    """A superblock with another UUID, and the checksum that fits it if the one before did.
+
+    A CRC is linear: where two blocks differ in the UUID only, their checksums differ by that of the difference.
+    """
+    after = _UUID_AT + _UUID_BYTES
+    difference = bytes(one ^ other for one, other in zip(block[_UUID_AT:after], new.bytes, strict=True))
+    checksum, changed = _field(block, _CHECKSUM_AT, "<I"), over(0, difference)
+    for bit, at_end in enumerate(_BITS_AT_END):
+        if changed >> bit & 1:
+            checksum ^= at_end
+    return block[:_UUID_AT] + new.bytes + block[after:_CHECKSUM_AT] + struct.pack("<I", checksum)
 
 
 def check_ours(superblock: bytes) -> None:

@@ -1,16 +1,18 @@
 """Cloned VSFs: disks of their own, flawless to e2fsprogs, whole or not there. Plain files: no root is needed."""
 
 import os
+import random
 import re
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 
 from sysproc import failpoints
 from sysproc.storage.vsf.clone import clone_vsf, fresh_vsf, new_file
-from sysproc.storage.vsf.ext4_uuid import crc32c
+from sysproc.storage.vsf.ext4_uuid import SUPERBLOCK_BYTES, over, with_uuid
 from sysproc.storage.vsf.gpt import read_gpt, single_partition
 
 pytestmark = pytest.mark.skipif(shutil.which("mke2fs") is None, reason="mke2fs (package e2fsprogs) is not installed")
@@ -47,7 +49,16 @@ def uuid_of(alone: Path) -> str:
 
 
 def test_crc32c_is_the_one_of_rfc_3720() -> None:
-    assert crc32c(b"123456789") ^ 0xFFFFFFFF == 0xE3069283
+    assert over(0xFFFFFFFF, b"123456789") ^ 0xFFFFFFFF == 0xE3069283
+
+
+def test_the_checksum_after_a_change_of_the_uuid_is_that_of_the_whole_superblock() -> None:
+    for seed in range(20):
+        chance = random.Random(seed)
+        body = chance.randbytes(SUPERBLOCK_BYTES - 4)
+        before = body + over(0xFFFFFFFF, body).to_bytes(4, "little")
+        after = with_uuid(before, new := uuid.UUID(bytes=chance.randbytes(16)))
+        assert after == body[:0x68] + new.bytes + body[0x78:] + over(0xFFFFFFFF, after[:-4]).to_bytes(4, "little")
 
 
 def test_a_clone_is_a_disk_of_its_own_and_e2fsck_finds_nothing(template: Path, tmp_path: Path) -> None:
