@@ -108,7 +108,7 @@ def _build(order: Order, undo: Undo) -> tuple[Born, socket.socket, int]:
     failpoint("build.after_clone")
     write_id_maps(born.pid, spec.uid_base, spec.uid_count)
     born.go.send(b"MAPPED")
-    Path(f"/proc/{born.pid}/oom_score_adj").write_text("0")
+    be_killed_like_others(born.pid)
     root = mount_detached(order.vsf_fd, fstype=spec.root_fstype, offset=spec.root_offset, size=spec.root_size)
     make_mount_points(root)
     make_tmp(root)
@@ -198,6 +198,15 @@ def _live(go: socket.socket, live: Callable[[socket.socket], NoReturn]) -> NoRet
         go.send(failure_message(OSError(errno.EIO, "unexpected", repr(failure))))
     finally:
         os._exit(1)
+
+
+def be_killed_like_others(pid: int) -> None:
+    """The daemon's own score, which protects it when memory runs out, is not for containers (proc(5))."""
+    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -14,13 +14,13 @@
 It runs before anything of the image does, and executes nothing of it. The host's side: `sysproc.isolation.builder`.
 """
 
+import _thread
 import errno
 import os
 import resource
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, TypeVar
 
@@ -128,19 +128,25 @@ def send_own_mounts(spec: ContainerSpec, go: socket.socket) -> None:
 
 
 def in_a_thread(call: Callable[[], T]) -> T:
-    """The result of a call in another thread, or its OSError. Imports nothing, unlike `concurrent.futures`."""
+    """The result of a call in another thread, or its OSError.
+
+    A bare thread: each page of Python's that is touched here is copied first, since the launcher has it too.
+    """
     done: list[T] = []
     failed: list[OSError] = []
+    over = _thread.allocate_lock()
+    over.acquire()
 
     def run() -> None:
         try:
             done.append(call())
         except OSError as failure:
             failed.append(failure)
+        finally:
+            over.release()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
+    _thread.start_new_thread(run, ())
+    over.acquire()
     if failed:
         raise failed[0]
     return done[0]
@@ -226,6 +232,8 @@ def name_things(hostname: str) -> None:
     """The host's name, the loopback interface, and files that name look-ups need, where the image has none."""
     socket.sethostname(hostname)
     set_link_up("lo")
+    with _what_is_there_stays():
+        os.mkdir("/etc", 0o755)
     for path, text in _DEFAULT_FILES:
         with _what_is_there_stays():
             _write_if_missing(path, text.format(hostname=hostname))
@@ -244,25 +252,34 @@ def _what_is_there_stays() -> Iterator[None]:
 
 def _write_if_missing(path: str, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.makedirs("/etc", exist_ok=True)
-    with open(os.open(f"/{path}", flags, 0o644), "w") as file:
-        file.write(text)
+    fd = os.open(f"/{path}", flags, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _add_own_name(hostname: str) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open("/etc/hosts", flags), "rb+", buffering=0) as hosts:
-        text = hosts.read(64 * 1024) or b""
+    hosts = os.open("/etc/hosts", flags)
+    try:
+        text = os.read(hosts, 64 * 1024)
         if hostname.encode() not in text.split():
-            hosts.write((b"" if text.endswith(b"\n") or not text else b"\n") + f"127.0.1.1\t{hostname}\n".encode())
+            os.write(hosts, (b"" if text.endswith(b"\n") or not text else b"\n") + own_name(hostname))
+    finally:
+        os.close(hosts)
+
+
+def own_name(hostname: str) -> bytes:
+    """The line of /etc/hosts."""
+    return f"127.0.1.1\t{hostname}\n".encode()
 
 
 def clean_up_process(spec: ContainerSpec) -> None:
-    """Nothing of the launcher's is inherited: keyring, limits, signals, mask, umask, standard files."""
+    """Nothing of the launcher's is inherited: keyring, limits, standard files. Its signals are default in any child."""
     join_new_session_keyring()
     for number, (soft, hard) in spec.rlimits.items():
         limit(int(number), soft, hard)
-    default_signals()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -281,9 +298,9 @@ def least(one: int, other: int) -> int:
     return min(limits, default=resource.RLIM_INFINITY)
 
 
-def default_signals() -> None:
-    """All dispositions default, nothing blocked: Python leaves SIGPIPE ignored, and execve keeps that."""
-    for number in signal.valid_signals():
+def default_signals(numbers: Iterable[int]) -> None:
+    """These dispositions default, nothing blocked: what is ignored or blocked, execve keeps."""
+    for number in numbers:
         with suppress(OSError, ValueError):  # SIGKILL, SIGSTOP, and what libc keeps for itself
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -13,6 +13,7 @@ own that do not last. Messages: `sysproc.isolation.launcher_protocol`; the daemo
 
 import errno
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -39,6 +40,9 @@ from sysproc.linux.prctl import set_child_subreaper, set_dumpable, set_pdeathsig
 from sysproc.linux.unix_sockets import FdSet
 
 _HIGH_FD = 64
+# Python ignores two, and we wake up by the third; all others are default from the beginning.
+_IGNORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+_CHANGED_SIGNALS = (*_IGNORED_SIGNALS, signal.SIGCHLD)
 Message = dict[str, Any]
 
 
@@ -188,6 +192,7 @@ class Launcher:
         seccomp_filter = self._filter(spec.profile)
 
         def work() -> NoReturn:
+            gc.disable()
             vsf, status = fds.take(), fds.take()
             report = socket.socket(fileno=fds.take())
             build(Order(spec, self._frame, vsf, status, report, self._program, self._home_mntns, seccomp_filter))
@@ -253,7 +258,7 @@ def run_child(lifeline: int, work: Callable[[], NoReturn]) -> NoReturn:
     try:
         set_pdeathsig(signal.SIGKILL)
         signal.set_wakeup_fd(-1)
-        default_signals()
+        default_signals(_CHANGED_SIGNALS)
         os.close(lifeline)
         work()
     except BaseException as failure:
@@ -325,12 +330,22 @@ def main(arguments: list[str]) -> None:
         os._exit(0)  # there is one already
     set_dumpable(False)
     set_child_subreaper()
+    default_signals(signal.valid_signals())
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     for path in cgroup_procs:
         Path(path).write_text("0")
     launcher = Launcher(runtime_dir, listen(runtime_dir), digest)
     os.write(ready, b"1")
     os.close(ready)
+    share_memory()
     launcher.run()
+
+
+def share_memory() -> None:
+    """What is there by now stays, in each child too: a collection would write to all of it, and so copy it."""
+    gc.collect()
+    gc.freeze()
 
 
 def listen(runtime_dir: Path) -> socket.socket:

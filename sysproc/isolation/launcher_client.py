@@ -402,7 +402,8 @@ def spawn(runtime_dir: Path, ready_fd: int, cgroup_procs: Sequence[Path]) -> int
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", "-c", code, *arguments],
-        {"PATH": LAUNCHER_PATH, **inherited},
+        # What is linked before it forks is linked once, and not in each child.
+        {"PATH": LAUNCHER_PATH, "LD_BIND_NOW": "1", **inherited},
         file_actions=[(os.POSIX_SPAWN_DUP2, ready_fd, 3)],
         setsid=True,
     )

@@ -5,7 +5,6 @@ Families of calls live in their own modules beside this one; nothing outside `sy
 
 import ctypes
 import os
-import platform
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -31,14 +30,15 @@ _BY_MACHINE = {
                 "unshare": 97, "capset": 91, "name_to_handle_at": 264, "open_by_handle_at": 265,
                 "add_key": 217},
 }  # fmt: skip
+_MACHINE = os.uname().machine
 
 
 def number_of(name: str) -> int:
     """The number of an older system call on this machine; OSError(ENOSYS) where it is not known."""
     try:
-        return _BY_MACHINE[platform.machine()][name]
+        return _BY_MACHINE[_MACHINE][name]
     except KeyError:
-        raise OSError(38, f"{name} is not known on {platform.machine()}") from None
+        raise OSError(38, f"{name} is not known on {_MACHINE}") from None
 
 
 def encode(path: Pathish) -> bytes:

@@ -6,7 +6,6 @@ Clones are in `sysproc.linux.namespaces`, pidfds in `sysproc.linux.pidfd`.
 import ctypes
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from sysproc.linux.libc import encode, number_of, syscall
@@ -18,9 +17,15 @@ _START_TIME = 22 - 3  # field 22 of /proc/PID/stat, counted from field 3, after 
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot (proc(5), field 22); None if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
+    try:
+        text = os.read(fd, 4096)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
     return int(text[text.rindex(b")") + 2 :].split()[_START_TIME])
 
 
