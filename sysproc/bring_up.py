@@ -8,7 +8,9 @@ What is recorded, and when, is in `sysproc.containers`; taking a container apart
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from sysproc.errors import FailedPrecondition, Internal, ResourceExhausted, SysprocError
 from sysproc.failpoints import failpoint
@@ -26,7 +28,7 @@ from sysproc.running import RunningContainer
 from sysproc.states import State
 from sysproc.storage import hierarchy
 from sysproc.storage.hierarchy import ContainerRow
-from sysproc.storage.vsf.gpt import read_gpt
+from sysproc.storage.vsf.gpt import Partition, read_gpt
 from sysproc.to_end import to_end, undo_in_thread
 from sysproc.undo import Undo
 
@@ -46,44 +48,60 @@ async def bring_up(host: Host, row: ContainerRow, path: tuple[str, ...]) -> tupl
 
     Returns what holds it, and the columns to record with its new state. Raises SysprocError; nothing is left then.
     """
-    name = to_hex(row.id)
     async with undo_in_thread() as undo:
-        uids = await to_end(host.uid_ranges.claim, host.owner(name))
-        undo.add("the uid range", host.uid_ranges.release, uids)
-        failpoint("containers.start.after_uids")
-        cgroup = await _make_cgroups(host, row, path, uids.base)
-        undo.add("the cgroups", cgroup.remove)
-        failpoint("containers.start.after_cgroup")
-        built = await _build(host, row, uids, cgroup)
-        undo.add("the processes", cgroup.kill)
+        with ExitStack() as fds:
+            made = await _prepare(host, row, path, undo, fds)
+            built = await _build(host, row, made)
+        undo.add("the processes", made.cgroup.kill)
         failpoint("containers.start.after_build")
-        running = _hold(host, row, path, cgroup, uids.base, built)
+        running = _hold(host, row, path, made.cgroup, made.uids.base, built)
         undo.pop_all()
-    return running, _columns(uids, built)
+    return running, _columns(made.uids, built)
 
 
-async def _make_cgroups(host: Host, row: ContainerRow, path: tuple[str, ...], uid_base: int) -> Cgroup:
+@dataclass(frozen=True)
+class Prepared:
+    """What a container is built with; the fds are closed by whoever had it prepared."""
+
+    uids: UidRange
+    cgroup: Cgroup
+    root_fd: int
+    status_fd: int
+    partition: Partition
+
+
+async def _prepare(host: Host, row: ContainerRow, path: tuple[str, ...], undo: Undo, fds: ExitStack) -> Prepared:
     """The limits of those above hold for it also where they do not run and so have no cgroups yet."""
     async with host.limits_lock:
-        lineage = await host.database.read(lambda c: hierarchy.lineage(c, row.id))
-        *above, own = map(limits_of, lineage)
-        owner = uid_base if row.delegate else None
-        return await to_end(host.cgroups.create, path, own, above=above, owner=owner)
+        lineage = host.database.look(lambda c: hierarchy.lineage(c, row.id))
+        return await to_end(_claim_and_open, host, row, path, [limits_of(one) for one in lineage], undo, fds)
 
 
-async def _build(host: Host, row: ContainerRow, uids: UidRange, cgroup: Cgroup) -> Built:
-    directory = host.state_dir.container(to_hex(row.id))
+def _claim_and_open(
+    host: Host, row: ContainerRow, path: tuple[str, ...], limits: Sequence[Limits], undo: Undo, fds: ExitStack
+) -> Prepared:
+    """Blocks; all that is done before the launcher is asked, in one thread. limits: from the top down to its own."""
+    name = to_hex(row.id)
+    uids = host.uid_ranges.claim(host.owner(name))
+    undo.add("the uid range", host.uid_ranges.release, uids)
+    failpoint("containers.start.after_uids")
+    owner = uids.base if row.delegate else None
+    cgroup = host.cgroups.create(path, limits[-1], above=limits[:-1], owner=owner)
+    undo.add("the cgroups", cgroup.remove)
+    failpoint("containers.start.after_cgroup")
+    directory = host.state_dir.container(name)
     root = os.open(directory.root, os.O_RDWR | os.O_CLOEXEC)
+    fds.callback(os.close, root)
+    status = os.open(directory.status, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fds.callback(os.close, status)
+    return Prepared(uids, cgroup, root, status, read_gpt(root).partitions[0])
+
+
+async def _build(host: Host, row: ContainerRow, made: Prepared) -> Built:
     try:
-        status = os.open(directory.status, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            return await host.launcher.build(_spec(row, uids, cgroup, root), vsf_fd=root, status_fd=status)
-        except ChildFailed as failure:
-            raise build_failed(row, failure) from failure
-        finally:
-            os.close(status)
-    finally:
-        os.close(root)
+        return await host.launcher.build(_spec(row, made), vsf_fd=made.root_fd, status_fd=made.status_fd)
+    except ChildFailed as failure:
+        raise build_failed(row, failure) from failure
 
 
 def build_failed(row: ContainerRow, failure: ChildFailed) -> SysprocError:
@@ -141,16 +159,15 @@ def root_full(row: ContainerRow, failure: ChildFailed, metadata: Mapping[str, st
     )
 
 
-def _spec(row: ContainerRow, uids: UidRange, cgroup: Cgroup, root_fd: int) -> ContainerSpec:
-    partition = read_gpt(root_fd).partitions[0]
+def _spec(row: ContainerRow, made: Prepared) -> ContainerSpec:
     return ContainerSpec(
         id=to_hex(row.id),
         hostname=row.hostname,
-        uid_base=uids.base,
-        uid_count=uids.size,
-        cgroups=cgroup.procs_dirs,
-        root_offset=partition.offset_bytes,
-        root_size=partition.size_bytes,
+        uid_base=made.uids.base,
+        uid_count=made.uids.size,
+        cgroups=made.cgroup.procs_dirs,
+        root_offset=made.partition.offset_bytes,
+        root_size=made.partition.size_bytes,
         root_fstype="ext4",
         profile=row.profile,
         delegate=row.delegate,

@@ -54,8 +54,7 @@ class Destructions:
         under_way = self.of(container_id)
         if under_way is not None:
             return under_way
-        path = await self._path(container_id)
-        rows = await self._host.database.write(lambda c: doomed.begin_destroy(c, container_id))
+        path, rows = await self._host.database.write(lambda c: mark(c, container_id))
         failpoint("containers.destroy.after_mark")
         destruction = Destruction(rows)
         self._under_way.append(destruction)
@@ -63,10 +62,6 @@ class Destructions:
             self._host.sockets.gone(row.id)
         self._tasks.start(self._run(destruction, path, request))
         return destruction
-
-    async def _path(self, container_id: int) -> Path:
-        ids = await self._host.database.read(lambda c: hierarchy.path_of(c, container_id))
-        return tuple(to_hex(one) for one in ids)
 
     async def _run(self, destruction: Destruction, top: Path, request: RequestKey | None) -> None:
         try:
@@ -95,6 +90,12 @@ class Destructions:
         await self._host.database.write(write)
         failpoint("containers.destroy.after_delete")
         await destruction.report(gone)
+
+
+def mark(connection: Connection, container_id: int) -> tuple[Path, Sequence[ContainerRow]]:
+    """Where the container is, and its subtree, deepest first, marked from now on. Raises NotFound."""
+    path = tuple(to_hex(one) for one in hierarchy.path_of(connection, container_id))
+    return path, doomed.begin_destroy(connection, container_id)
 
 
 def reason_of(failure: Exception) -> str:

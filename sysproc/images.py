@@ -78,12 +78,12 @@ class Images:
 
     # -- reading
 
-    async def find(self, name: str) -> Image:
-        """The image of this name. Raises NotFound."""
-        image = await self._database.read(lambda c: recorded.get_image(c, name))
-        if image is None:
+    def find(self, name: str) -> Content:
+        """What the image of this name holds. Raises NotFound."""
+        content = self._database.look(lambda c: recorded.content_named(c, name))
+        if content is None:
             raise recorded.no_image(name)
-        return image
+        return content
 
     async def list(self, limit: int, after: str) -> Sequence[Image]:
         """Images by name, after one."""
@@ -91,21 +91,24 @@ class Images:
 
     # -- roots of containers
 
-    def root_bytes(self, image: Image, wanted: int | None) -> int:
+    def root_bytes(self, name: str, content: Content, wanted: int | None) -> int:
         """The size of a container's root file. Raises InvalidArgument if the image does not fit into what is wanted."""
         if wanted is None:
-            return max(DEFAULT_ROOT_BYTES, image.root_bytes)
+            return max(DEFAULT_ROOT_BYTES, content.root_bytes)
         rounded = -(-wanted // MIB) * MIB
-        if not image.root_bytes <= rounded <= MAX_ROOT_BYTES:
-            raise bad_root_size(image, wanted)
+        if not content.root_bytes <= rounded <= MAX_ROOT_BYTES:
+            raise bad_root_size(name, content.root_bytes, wanted)
         return rounded
 
     async def make_root(self, digest: str, root_bytes: int, container_id: str) -> ContainerDirectory:
         """The directory of a new container, with a root of its own. Raises ResourceExhausted; nothing is left then."""
         template = await self._templates.get(digest, self._vsf(digest), root_bytes)
         failpoint("images.root.after_template")
-        directory = await to_end(self._state_dir.make_container, container_id)
-        await to_end(clone_vsf, template, directory.root)
+        return await to_end(self._clone, template, container_id)
+
+    def _clone(self, template: Path, container_id: str) -> ContainerDirectory:
+        directory = self._state_dir.make_container(container_id)
+        clone_vsf(template, directory.root)
         return directory
 
     def _vsf(self, digest: str) -> Path:
@@ -273,7 +276,7 @@ class Images:
     async def ensure_busybox(self, program: Path) -> None:
         """Import the embedded default, if there is no image of its name. Raises FailedPrecondition without busybox."""
         try:
-            await self.find(IMAGE_NAME)
+            self.find(IMAGE_NAME)
         except NotFound:
             await self._import_busybox(program)
 
@@ -376,14 +379,14 @@ def job_failed(what: str, failure: ChildFailed) -> SysprocError:
     )
 
 
-def bad_root_size(image: Image, wanted: int) -> InvalidArgument:
+def bad_root_size(name: str, least: int, wanted: int) -> InvalidArgument:
     """The error for a root that is too small for its image, or absurdly large."""
     return InvalidArgument(
-        f"A root of {wanted} bytes cannot be made from the image {image.name}.",
-        details=f"It has to be between {image.root_bytes} and {MAX_ROOT_BYTES} bytes.",
+        f"A root of {wanted} bytes cannot be made from the image {name}.",
+        details=f"It has to be between {least} and {MAX_ROOT_BYTES} bytes.",
         resolution="Ask for another size, or for none: the default is enough for the image.",
         reason="BAD_ROOT_SIZE",
-        metadata={"least": str(image.root_bytes), "most": str(MAX_ROOT_BYTES)},
+        metadata={"least": str(least), "most": str(MAX_ROOT_BYTES)},
     )
 
 

@@ -81,7 +81,7 @@ class Lifecycle:
 
     async def get(self, container_id: int) -> ContainerRow:
         """The container as recorded; raises NotFound."""
-        row = await self._host.database.read(lambda c: hierarchy.get_container(c, container_id))
+        row = self._host.database.look(lambda c: hierarchy.get_container(c, container_id))
         if row is None:
             raise hierarchy.no_container(container_id)
         return row
@@ -90,29 +90,29 @@ class Lifecycle:
 
     async def create(self, wanted: Wanted, request: RequestKey | None = None) -> ContainerRow:
         """Make a container and, unless told not to, start it. Idempotent by the request's id."""
-        stored = await self._stored(request)
+        stored = self._stored(request)
         if stored is not None:
             return stored
         return await self.once.run(request, lambda: self._create(wanted, request))
 
     async def validate(self, wanted: Wanted) -> NewContainer:
         """What create would make, without an id; raises what it would raise, as far as that can be known."""
-        new = await self._new_row(0, wanted)
-        await self._host.database.read(lambda c: check_new(c, new, self.asker(wanted.asked_by)))
+        new = self._new_row(0, wanted)
+        await self._host.database.read(lambda c: check_new(self._host, c, new, self.asker(wanted.asked_by)))
         return new
 
-    async def _stored(self, request: RequestKey | None) -> ContainerRow | None:
+    def _stored(self, request: RequestKey | None) -> ContainerRow | None:
         if request is None:
             return None
-        answer = await self._host.database.read(lambda c: requests.recall(c, request))
+        answer = self._host.database.look(lambda c: requests.recall(c, request))
         return None if answer is None else msgspec.json.decode(answer, type=ContainerRow)
 
     async def _create(self, wanted: Wanted, request: RequestKey | None) -> ContainerRow:
         database, container_id = self._host.database, new_container_id()
-        new = await self._new_row(container_id, wanted)
+        new = self._new_row(container_id, wanted)
         async with self.lock(container_id):
             async with self._host.storage_lock:
-                row = await database.write(lambda c: insert(c, new, self.asker(wanted.asked_by)))
+                row = await database.write(lambda c: insert(self._host, c, new, self.asker(wanted.asked_by)))
             self.note(row)
             async with self._unless_doomed(row.id, "created"):
                 try:
@@ -130,7 +130,7 @@ class Lifecycle:
         try:
             yield
         except Exception as failure:
-            row = await self._host.database.read(lambda c: hierarchy.get_container(c, container_id))
+            row = self._host.database.look(lambda c: hierarchy.get_container(c, container_id))
             if row is not None and row.state == State.DESTROYING:
                 raise refused(to_hex(container_id), State.DESTROYING, verb) from failure
             raise
@@ -221,7 +221,7 @@ class Lifecycle:
     async def _ended_by_itself(self, container_id: int) -> None:
         async with self.lock(container_id):
             running = self.held.get(container_id)
-            row = await self._host.database.read(lambda c: hierarchy.get_container(c, container_id))
+            row = self._host.database.look(lambda c: hierarchy.get_container(c, container_id))
             if running is None or row is None or row.state not in sources(Step.INIT_ENDED):
                 return
             await to_end(running.cgroup.kill_own)
@@ -250,7 +250,7 @@ class Lifecycle:
 
     async def path(self, container_id: int) -> tuple[str, ...]:
         """The ids from the top of the tree to this container: its place in every cgroup hierarchy."""
-        ids = await self._host.database.read(lambda c: hierarchy.path_of(c, container_id))
+        ids = self._host.database.look(lambda c: hierarchy.path_of(c, container_id))
         return tuple(to_hex(one) for one in ids)
 
     def lock(self, container_id: int) -> asyncio.Lock:
@@ -284,20 +284,18 @@ class Lifecycle:
 
         return await self._host.database.write(write)
 
-    async def _new_row(self, container_id: int, wanted: Wanted) -> NewContainer:
-        image = await self._host.images.find(wanted.image)
-        root_bytes = self._host.images.root_bytes(image, wanted.root_bytes)
+    def _new_row(self, container_id: int, wanted: Wanted) -> NewContainer:
+        content = self._host.images.find(wanted.image)
+        root_bytes = self._host.images.root_bytes(wanted.image, content, wanted.root_bytes)
         if wanted.delegate:
             self._host.cgroups.check_delegation()
-        if not wanted.overcommit:
-            await to_end(self._host.state_dir.check_free, root_bytes)
         return NewContainer(
             id=container_id,
             parent_id=wanted.parent_id,
             name=wanted.name,
             hostname=wanted.hostname or wanted.name or to_hex(container_id),
-            image_name=image.name,
-            image_digest=image.digest,
+            image_name=wanted.image,
+            image_digest=content.digest,
             memory_bytes=wanted.limits.memory_bytes,
             cpu_millis=wanted.limits.cpu_millis,
             pids=wanted.limits.pids,
@@ -326,15 +324,17 @@ class Lifecycle:
         return Asker(viewer, self._host.output_bytes)
 
 
-def check_new(connection: Connection, new: NewContainer, asker: Asker) -> None:
+def check_new(host: Host, connection: Connection, new: NewContainer, asker: Asker) -> None:
     """Raise what insert would raise."""
+    if not new.overcommit:
+        host.state_dir.check_free(new.root_bytes)
     hierarchy.check_container(connection, new)
     quotas.check_new(connection, new, asker)
 
 
-def insert(connection: Connection, new: NewContainer, asker: Asker) -> ContainerRow:
+def insert(host: Host, connection: Connection, new: NewContainer, asker: Asker) -> ContainerRow:
     """Record the intention, if there is room for it."""
-    check_new(connection, new, asker)
+    check_new(host, connection, new, asker)
     return hierarchy.insert_container(connection, new)
 
 

@@ -2,6 +2,7 @@
 
     await database.write(fn)    fn(connection) in BEGIN IMMEDIATE … COMMIT (synchronous FULL), in the writer's thread
     await database.read(fn)     fn(connection) in a snapshot of its own, in a reader's thread
+    database.look(fn)           the same at once, in the caller's thread: for a few rows that are found by their keys
 
 What is in the tables, and the functions to hand in, are in the modules beside this one.
 """
@@ -73,6 +74,13 @@ class Database:
             finally:
                 connection.exec_driver_sql("ROLLBACK")
 
+    def look(self, query: Callable[[Connection], T]) -> T:
+        """Run a query of a few rows, found by their keys: that takes less time than handing it to another thread.
+
+        Nothing that the writer does makes it wait (sqlite.org/wal.html, "Concurrency").
+        """
+        return self._snapshot(query)
+
     def close(self) -> None:
         """Finish what is under way and close the file; idempotent."""
         self._writer.shutdown(wait=True)
@@ -92,7 +100,7 @@ async def run_to_end(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
 
 def make_engine(path: Path) -> sa.Engine:
     """An engine whose transactions are ours: the driver begins none by itself."""
-    engine = sa.create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=READERS + 1, max_overflow=2)
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=READERS + 2, max_overflow=2)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:

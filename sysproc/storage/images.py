@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -58,6 +59,8 @@ def _query() -> Select[tuple[object, ...]]:
 
 _ALL = _query()
 _NAMED = _ALL.where(IMAGES.c.name == bindparam("name"))
+_CONTENT = select(IMAGE_CONTENTS).where(IMAGE_CONTENTS.c.digest == bindparam("digest"))
+_CONTENT_NAMED = select(IMAGE_CONTENTS).join(IMAGES).where(IMAGES.c.name == bindparam("name"))
 
 
 def _image(found: "Row[tuple[object, ...]]") -> Image:
@@ -78,7 +81,15 @@ def list_images(connection: Connection, *, limit: int, after: str = "") -> list[
 
 def get_content(connection: Connection, digest: str) -> Content | None:
     """The content of this digest, if it is recorded."""
-    found = connection.execute(select(IMAGE_CONTENTS).where(IMAGE_CONTENTS.c.digest == digest)).first()
+    return _content(connection.execute(_CONTENT, {"digest": digest}).first())
+
+
+def content_named(connection: Connection, name: str) -> Content | None:
+    """The content that a name stands for. Unlike `get_image` it counts no containers, however many there are."""
+    return _content(connection.execute(_CONTENT_NAMED, {"name": name}).first())
+
+
+def _content(found: "Row[*tuple[Any, ...]] | None") -> Content | None:
     return None if found is None else Content(**{name: getattr(found, name) for name in Content.__dataclass_fields__})
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,4 +121,23 @@ async def test_an_answer_is_remembered_for_the_same_content_only(tmp_path: Path)
     with pytest.raises(InvalidArgument, match="another request"):
         await database.read(lambda c: recall(c, RequestKey("host", "Create", "id", b"other")))
     assert await database.read(lambda c: recall(c, RequestKey("root", "Create", "id", b"other"))) is None
+    database.close()
+
+
+async def test_a_look_sees_what_was_written_and_waits_for_no_write(tmp_path: Path) -> None:
+    database = Database(tmp_path / "a.db")
+    written, may_end = threading.Event(), threading.Event()
+
+    def change(connection: sa.Connection) -> None:
+        write_event(connection, "kind", "subject", {})
+        written.set()
+        assert may_end.wait(30)
+
+    writing = asyncio.ensure_future(database.write(change))
+    await asyncio.to_thread(written.wait, 30)
+    count = sa.select(sa.func.count()).select_from(EVENTS)
+    during = database.look(lambda c: c.execute(count).scalar())
+    may_end.set()
+    await writing
+    assert (during, database.look(lambda c: c.execute(count).scalar())) == (0, 1)
     database.close()
