@@ -6,6 +6,8 @@ Only the bridge belongs here. What blocks, and for how long, is the business of 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from sysproc.undo import Undo
@@ -16,7 +18,8 @@ T = TypeVar("T")
 
 async def to_end(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking call in a thread. A cancellation waits until it is over: nothing it made is lost."""
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    work = partial(copy_context().run, call, *args, **kwargs)
+    running = asyncio.get_running_loop().run_in_executor(None, work)
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:

@@ -68,11 +68,12 @@ class Database:
 
     def _snapshot(self, query: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+            driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # sqlite3 it is
+            driver.execute("BEGIN")
             try:
                 return query(connection)
             finally:
-                connection.exec_driver_sql("ROLLBACK")
+                driver.execute("ROLLBACK")
 
     def look(self, query: Callable[[Connection], T]) -> T:
         """Run a query of a few rows, found by their keys: that takes less time than handing it to another thread.
