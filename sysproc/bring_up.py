@@ -1,6 +1,7 @@
 """From a row and a root file to a running container, and back to holding one after a restart.
 
-    uid range -> cgroups -> build (launcher) -> fds taken        each step undone if a later one fails
+    uid range -> cgroups ─┬─▶ build (launcher) -> fds taken      each step undone if a later one fails
+    root file, meanwhile ─┘
     row of a running container -> keeper found by pid and start time -> its fds taken
 
 What is recorded, and when, is in `sysproc.containers`; taking a container apart is in `sysproc.take_apart`.
@@ -8,7 +9,7 @@ What is recorded, and when, is in `sysproc.containers`; taking a container apart
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -43,14 +44,16 @@ def limits_of(row: ContainerRow) -> Limits:
     return Limits(memory_bytes=row.memory_bytes, cpu_millis=row.cpu_millis, pids=row.pids)
 
 
-async def bring_up(host: Host, row: ContainerRow, path: tuple[str, ...]) -> tuple[RunningContainer, Mapping[str, int]]:
-    """Make the container of this row run; its root file is there.
+async def bring_up(
+    host: Host, row: ContainerRow, path: tuple[str, ...], root: Awaitable[object] | None = None
+) -> tuple[RunningContainer, Mapping[str, int]]:
+    """Make the container of this row run. root: what makes its root file at the same time; None: that is there.
 
     Returns what holds it, and the columns to record with its new state. Raises SysprocError; nothing is left then.
     """
     async with undo_in_thread() as undo:
         with ExitStack() as fds:
-            made = await _prepare(host, row, path, undo, fds)
+            made = await _prepare(host, row, path, root, undo, fds)
             built = await _build(host, row, made)
         undo.add("the processes", made.cgroup.kill)
         failpoint("containers.start.after_build")
@@ -70,31 +73,35 @@ class Prepared:
     partition: Partition
 
 
-async def _prepare(host: Host, row: ContainerRow, path: tuple[str, ...], undo: Undo, fds: ExitStack) -> Prepared:
+async def _prepare(
+    host: Host, row: ContainerRow, path: tuple[str, ...], root: Awaitable[object] | None, undo: Undo, fds: ExitStack
+) -> Prepared:
     """The limits of those above hold for it also where they do not run and so have no cgroups yet."""
     async with host.limits_lock:
         lineage = host.database.look(lambda c: hierarchy.lineage(c, row.id))
-        return await to_end(_claim_and_open, host, row, path, [limits_of(one) for one in lineage], undo, fds)
+        uids, cgroup = await to_end(_claim, host, row, path, [limits_of(one) for one in lineage], undo)
+    if root is not None:
+        await root
+    directory = host.state_dir.container(to_hex(row.id))
+    root_fd = os.open(directory.root, os.O_RDWR | os.O_CLOEXEC)
+    fds.callback(os.close, root_fd)
+    status_fd = os.open(directory.status, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fds.callback(os.close, status_fd)
+    return Prepared(uids, cgroup, root_fd, status_fd, read_gpt(root_fd).partitions[0])
 
 
-def _claim_and_open(
-    host: Host, row: ContainerRow, path: tuple[str, ...], limits: Sequence[Limits], undo: Undo, fds: ExitStack
-) -> Prepared:
-    """Blocks; all that is done before the launcher is asked, in one thread. limits: from the top down to its own."""
-    name = to_hex(row.id)
-    uids = host.uid_ranges.claim(host.owner(name))
+def _claim(
+    host: Host, row: ContainerRow, path: tuple[str, ...], limits: Sequence[Limits], undo: Undo
+) -> tuple[UidRange, Cgroup]:
+    """Uid range and cgroups; blocks. limits: from the top down to the container's own."""
+    uids = host.uid_ranges.claim(host.owner(to_hex(row.id)))
     undo.add("the uid range", host.uid_ranges.release, uids)
     failpoint("containers.start.after_uids")
     owner = uids.base if row.delegate else None
     cgroup = host.cgroups.create(path, limits[-1], above=limits[:-1], owner=owner)
     undo.add("the cgroups", cgroup.remove)
     failpoint("containers.start.after_cgroup")
-    directory = host.state_dir.container(name)
-    root = os.open(directory.root, os.O_RDWR | os.O_CLOEXEC)
-    fds.callback(os.close, root)
-    status = os.open(directory.status, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    fds.callback(os.close, status)
-    return Prepared(uids, cgroup, root, status, read_gpt(root).partitions[0])
+    return uids, cgroup
 
 
 async def _build(host: Host, row: ContainerRow, made: Prepared) -> Built:

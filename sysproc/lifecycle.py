@@ -1,6 +1,6 @@
 """The life of one container: created, started, stopped, ended by itself.
 
-    intention recorded -> root, uid range, cgroups, processes (`sysproc.bring_up`) -> recorded as running -> held
+    intention recorded -> root | uid range, cgroups; processes (`sysproc.bring_up`) -> recorded as running -> held
     SIGTERM, grace, SIGKILL -> keeper has ended -> parts given back (`sysproc.take_apart`) -> recorded as stopped
 
 Every change of one container happens under its lock, as a task of the daemon's: a caller that goes away does not
@@ -9,7 +9,7 @@ leave it half done. The other verbs, and the way in, are in `sysproc.containers`
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -115,14 +115,18 @@ class Lifecycle:
                 row = await database.write(lambda c: insert(self._host, c, new, self.asker(wanted.asked_by)))
             self.note(row)
             async with self._unless_doomed(row.id, "created"):
+                root = asyncio.ensure_future(self._make_root(row))
                 try:
-                    failpoint("containers.create.after_intention")
-                    await self._host.images.make_root(new.image_digest, new.root_bytes, to_hex(row.id))
-                    failpoint("containers.create.after_root")
-                    return await self._first_start(row, wanted.stopped, request)
+                    return await self._first_start(row, root, wanted.stopped, request)
                 except BaseException:
+                    await asyncio.gather(root, return_exceptions=True)
                     await self._undo_create(row)
                     raise
+
+    async def _make_root(self, row: ContainerRow) -> None:
+        failpoint("containers.create.after_intention")
+        await self._host.images.make_root(row.image_digest, row.root_bytes, to_hex(row.id))
+        failpoint("containers.create.after_root")
 
     @asynccontextmanager
     async def _unless_doomed(self, container_id: int, verb: str) -> AsyncIterator[None]:
@@ -135,15 +139,20 @@ class Lifecycle:
                 raise refused(to_hex(container_id), State.DESTROYING, verb) from failure
             raise
 
-    async def _first_start(self, row: ContainerRow, stopped: bool, request: RequestKey | None) -> ContainerRow:
+    async def _first_start(
+        self, row: ContainerRow, root: Awaitable[object], stopped: bool, request: RequestKey | None
+    ) -> ContainerRow:
         if stopped:
+            await root
             return await self.record(row.id, Step.LEFT_STOPPED, "created, not started", request)
-        return await self._start(row, Step.STARTED, request)
+        return await self._start(row, Step.STARTED, request, root)
 
-    async def _start(self, row: ContainerRow, step: Step, request: RequestKey | None = None) -> ContainerRow:
+    async def _start(
+        self, row: ContainerRow, step: Step, request: RequestKey | None = None, root: Awaitable[object] | None = None
+    ) -> ContainerRow:
         path = await self.path(row.id)
         self.held.check_thawed(path)
-        running, columns = await bring_up(self._host, row, path)
+        running, columns = await bring_up(self._host, row, path, root)
         try:
             row = await self.record(row.id, step, "started", request, **columns)
             failpoint("containers.start.after_commit")
