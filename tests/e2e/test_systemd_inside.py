@@ -28,13 +28,18 @@ mkdir init.scope machine
 for pid in $(cat cgroup.procs); do echo $pid > init.scope/cgroup.procs 2>/dev/null || :; done
 echo '+memory +pids' > cgroup.subtree_control
 """
-# In a cgroup namespace of its own it sees its group as the whole tree.
+# PID 1 of its namespace enters a group (0 is whoever writes), and sees that as the whole tree in a cgroup namespace of
+# its own. What has forked it stays behind: it could not be moved from there, and would keep controllers from being
+# enabled.
 BOOT = f"""
 {DIVIDE}
-echo $$ > machine/cgroup.procs
-exec {UNSHARE} --cgroup --mount --pid --fork --mount-proc sh -c \\
-    'mount -t cgroup2 cgroup2 /mnt && mount -o move /mnt /sys/fs/cgroup && \\
-     exec {SYSTEMD} --log-target=console --show-status=0'
+exec {UNSHARE} --mount --pid --fork --mount-proc sh -c '
+    echo 0 > machine/cgroup.procs
+    exec {UNSHARE} --cgroup sh -c "
+        mount -t cgroup2 cgroup2 /mnt && mount -o move /mnt /sys/fs/cgroup
+        exec {SYSTEMD} --log-target=console --show-status=0
+    "
+'
 """
 UNITS = {
     "default.target": "[Unit]\nDefaultDependencies=no\nWants=asked.service\n",
