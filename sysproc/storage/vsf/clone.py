@@ -76,16 +76,16 @@ def copy_sparse(source_fd: int, target_fd: int) -> None:
     except OSError as failure:
         if failure.errno not in _NO_REFLINK:
             raise
-        _copy_data(source_fd, target_fd)
+        os.ftruncate(target_fd, os.fstat(source_fd).st_size)
+        copy_data(source_fd, target_fd)
 
 
-def _copy_data(source_fd: int, target_fd: int) -> None:
-    size = os.fstat(source_fd).st_size
-    os.ftruncate(target_fd, size)
-    for start, end in data_extents(source_fd, size):
+def copy_data(source_fd: int, target_fd: int, offset: int = 0) -> None:
+    """Only the data and not the holes, to this place of the target, which has holes there and is large enough."""
+    for start, end in data_extents(source_fd, os.fstat(source_fd).st_size):
         at = start
         while at < end:
-            at += os.copy_file_range(source_fd, target_fd, min(end - at, _COPY_BYTES), at, at)
+            at += os.copy_file_range(source_fd, target_fd, min(end - at, _COPY_BYTES), at, offset + at)
 
 
 def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -7,13 +7,13 @@
     end-33·512    backup entries
     end-512       backup header
 
-Types and labels follow the Discoverable Partitions Specification, so that systemd-dissect and friends know a root
-when they see one. Filesystems are none of this module's business.
+Ours have sectors of 512 bytes and 128 entries; of others everything that names its bounds is believed only within the
+file. Types are in `sysproc.storage.vsf.partition_types`, where partitions go in `sysproc.storage.vsf.layout`, what is
+in them in `sysproc.storage.vsf.probe`: filesystems are none of this module's business.
 """
 
 import binascii
 import os
-import platform
 import struct
 import uuid
 from collections.abc import Sequence
@@ -21,8 +21,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from sysproc.errors import InvalidArgument
+from sysproc.storage.vsf.partition_types import type_of
 
 SECTOR = 512
+# Of disks that know no smaller ones: everything in their tables counts in these.
+LARGE_SECTOR = 4096
 ALIGNMENT = 1 << 20
 ENTRIES, ENTRY_BYTES = 128, 128
 _TABLE_SECTORS = ENTRIES * ENTRY_BYTES // SECTOR
@@ -33,27 +36,17 @@ _ENTRY = struct.Struct("<16s16sQQQ72s")
 _REVISION = 0x00010000
 _MAX_ENTRIES = 1024
 
-_ROOT_TYPES = {
-    "x86_64": uuid.UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709"),
-    "aarch64": uuid.UUID("b921b045-1df0-41c3-af44-4c6f280d3fae"),
-}
-LINUX_GENERIC = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
-
-
-def root_type() -> uuid.UUID:
-    """The type of a root partition for this machine's architecture."""
-    return _ROOT_TYPES.get(platform.machine(), LINUX_GENERIC)
-
 
 @dataclass(frozen=True)
 class Partition:
-    """One partition; offset and size in bytes."""
+    """One partition; offset and size in bytes. attributes: the flags of its entry, kept as they are."""
 
     type_guid: uuid.UUID
     guid: uuid.UUID
     offset_bytes: int
     size_bytes: int
     label: str
+    attributes: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ def usable_end(disk_bytes: int) -> int:
 def single_partition(disk_bytes: int, label: str = "root") -> Gpt:
     """A fresh table with one root partition over the whole disk."""
     size = usable_end(disk_bytes) - ALIGNMENT
-    return Gpt(uuid.uuid4(), disk_bytes, (Partition(root_type(), uuid.uuid4(), ALIGNMENT, size, label),))
+    return Gpt(uuid.uuid4(), disk_bytes, (Partition(type_of(label), uuid.uuid4(), ALIGNMENT, size, label),))
 
 
 # -- writing
@@ -111,7 +104,7 @@ def _entry(partition: Partition) -> bytes:
     first = partition.offset_bytes // SECTOR
     last = first + partition.size_bytes // SECTOR - 1
     label = partition.label.encode("utf-16-le")[:72].ljust(72, b"\0")
-    return _ENTRY.pack(partition.type_guid.bytes_le, partition.guid.bytes_le, first, last, 0, label)
+    return _ENTRY.pack(partition.type_guid.bytes_le, partition.guid.bytes_le, first, last, partition.attributes, label)
 
 
 def _header(gpt: Gpt, table: bytes, mine: int, other: int, entries: int) -> bytes:
@@ -129,44 +122,99 @@ def _protective_mbr(last: int) -> bytes:
 # -- reading
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What a header says, checked: sector numbers, and the entries' count and checksum."""
+
+    disk_guid: uuid.UUID
+    first_usable: int
+    last_usable: int
+    entries_at: int
+    count: int
+    entries_crc: int
+
+    @property
+    def entries_bytes(self) -> int:
+        """How long the table is."""
+        return self.count * ENTRY_BYTES
+
+
 def read_gpt(fd: int) -> Gpt:
     """Read and check the table: the primary, or the backup if the primary is damaged. Raises InvalidArgument."""
     size = os.fstat(fd).st_size
     try:
         return _read_at(fd, size, 1)
     except InvalidArgument:
-        if size < (FIRST_USABLE + 1) * SECTOR:
+        last = size // SECTOR - 1
+        if last < FIRST_USABLE or not _is_signed(fd, last * SECTOR) or _counts_in_large_sectors(fd):
             raise
-        return _read_at(fd, size, size // SECTOR - 1)
+        return _read_at(fd, size, last)
+
+
+def has_gpt(fd: int) -> bool:
+    """Whether there is something that calls itself a GUID partition table, at either end; it may be damaged."""
+    backup_at = (os.fstat(fd).st_size // SECTOR - 1) * SECTOR
+    return any(_is_signed(fd, at) for at in (SECTOR, LARGE_SECTOR, backup_at) if at > 0)
+
+
+def _is_signed(fd: int, at: int) -> bool:
+    return os.pread(fd, len(_SIGNATURE), at) == _SIGNATURE
+
+
+def _counts_in_large_sectors(fd: int) -> bool:
+    return _is_signed(fd, LARGE_SECTOR) and not _is_signed(fd, SECTOR)
 
 
 def _read_at(fd: int, size: int, sector: int) -> Gpt:
+    header = _read_header(fd, size, sector)
+    table = os.pread(fd, header.entries_bytes, header.entries_at * SECTOR)
+    if len(table) < header.entries_bytes or binascii.crc32(table) != header.entries_crc:
+        raise broken("the checksum of the entries is wrong")
+    return Gpt(header.disk_guid, size, _partitions(table, header))
+
+
+def _read_header(fd: int, size: int, sector: int) -> _Header:
     raw = os.pread(fd, SECTOR, sector * SECTOR)
     if len(raw) < SECTOR or raw[:8] != _SIGNATURE:
+        if _counts_in_large_sectors(fd):
+            raise broken("its partition table counts in sectors of 4096 bytes, and here they have 512")
         raise broken("it has no GUID partition table")
-    _, _, header_bytes, crc, _, mine, _, _, _, guid, at, count, entry_bytes, table_crc = _HEADER.unpack_from(raw)
+    _, _, header_bytes, crc, _, mine, _, first, last, guid, at, count, entry_bytes, table_crc = _HEADER.unpack_from(raw)
     if not _HEADER.size <= header_bytes <= SECTOR:
         raise broken(f"the header claims {header_bytes} bytes")
     if binascii.crc32(raw[:16] + b"\0\0\0\0" + raw[20:header_bytes]) != crc or mine != sector:
         raise broken("the checksum of the header is wrong")
     if entry_bytes != ENTRY_BYTES or count > _MAX_ENTRIES:
         raise broken(f"{count} entries of {entry_bytes} bytes are more than expected")
-    table = os.pread(fd, count * ENTRY_BYTES, at * SECTOR) if at < size // SECTOR else b""
-    if len(table) < count * ENTRY_BYTES or binascii.crc32(table) != table_crc:
-        raise broken("the checksum of the entries is wrong")
-    return Gpt(uuid.UUID(bytes_le=guid), size, _partitions(table, size))
+    header = _Header(uuid.UUID(bytes_le=guid), first, last, at, count, table_crc)
+    _check_bounds(header, sector, size // SECTOR)
+    return header
 
 
-def _partitions(table: bytes, size: int) -> tuple[Partition, ...]:
+def _check_bounds(header: _Header, sector: int, sectors: int) -> None:
+    """The partitions' room and the entries are inside the file, and apart from each other and from the headers."""
+    if not 2 <= header.first_usable <= header.last_usable + 1 <= sectors:
+        raise broken(f"partitions may be from sector {header.first_usable} to {header.last_usable} of {sectors}")
+    end = header.entries_at + -(-header.entries_bytes // SECTOR)
+    if not 2 <= header.entries_at < end <= sectors:
+        raise broken(f"the entries are at sector {header.entries_at} of {sectors}")
+    if header.entries_at <= header.last_usable and header.first_usable < end:
+        raise broken("the entries are where partitions may be")
+    if header.first_usable <= sector <= header.last_usable:
+        raise broken("the header is where partitions may be")
+
+
+def _partitions(table: bytes, header: _Header) -> tuple[Partition, ...]:
     found = []
-    for type_guid, guid, first, last, _, label in _ENTRY.iter_unpack(table):
+    for type_guid, guid, first, last, attributes, label in _ENTRY.iter_unpack(table):
         if type_guid == b"\0" * 16:
             continue
-        if not FIRST_USABLE <= first <= last < size // SECTOR:
+        if not header.first_usable <= first <= last <= header.last_usable:
             raise broken(f"a partition reaches from sector {first} to {last}")
         text = label.decode("utf-16-le", "replace").split("\0", 1)[0]
-        extent = (first * SECTOR, (last - first + 1) * SECTOR)
-        found.append(Partition(uuid.UUID(bytes_le=type_guid), uuid.UUID(bytes_le=guid), *extent, text))
+        offset, size = first * SECTOR, (last - first + 1) * SECTOR
+        guids = (uuid.UUID(bytes_le=type_guid), uuid.UUID(bytes_le=guid))
+        found.append(Partition(*guids, offset, size, text, attributes))
     _refuse_overlap(found)
     return tuple(found)
 
