@@ -14,6 +14,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,15 @@ from sysproc.storage.database import Database
 from sysproc.storage.images import Content, Image
 from sysproc.storage.state_dir import ContainerDirectory, StateDir
 from sysproc.storage.templates import TemplateStore
-from sysproc.storage.vsf.clone import clone_vsf, disk_full_as_domain_error, fresh_vsf, new_file
-from sysproc.storage.vsf.gpt import Partition, single_partition
+from sysproc.storage.vsf.clone import (
+    clone_vsf,
+    copy_sparse,
+    disk_full_as_domain_error,
+    fresh_vsf,
+    grow_table,
+    new_file,
+)
+from sysproc.storage.vsf.gpt import single_partition
 from sysproc.to_end import to_end
 
 DEFAULT_ROOT_BYTES = 1 << 30
@@ -73,7 +81,7 @@ class Images:
     ) -> None:
         self._database, self._state_dir, self._launcher = database, state_dir, launcher
         self._uid_ranges, self._frame = uid_ranges, runtime_dir / FRAME_NAME
-        self._templates = TemplateStore(state_dir.templates, self._grow)
+        self._templates = TemplateStore(state_dir.templates, ".vsf")
         self._one_import = asyncio.Lock()
 
     # -- reading
@@ -102,7 +110,8 @@ class Images:
 
     async def make_root(self, digest: str, root_bytes: int, container_id: str) -> ContainerDirectory:
         """The directory of a new container, with a root of its own. Raises ResourceExhausted; nothing is left then."""
-        template = await self._templates.get(digest, self._vsf(digest), root_bytes)
+        fill = partial(self._fill_template, self._vsf(digest), root_bytes)
+        template = await self._templates.get(f"{digest}-{root_bytes}", fill)
         failpoint("images.root.after_template")
         return await to_end(self._clone, template, container_id)
 
@@ -114,10 +123,18 @@ class Images:
     def _vsf(self, digest: str) -> Path:
         return self._state_dir.images / f"{digest}.vsf"
 
-    async def _grow(self, fd: int, partition: Partition) -> Mapping[str, Any]:
+    async def _fill_template(self, image: Path, root_bytes: int, fd: int) -> None:
+        source = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            await to_end(copy_sparse, source, fd)
+        finally:
+            os.close(source)
+        partition = grow_table(fd, root_bytes).partitions[0]
+        failpoint("images.template.after_copy")
         values = {"offset": partition.offset_bytes, "size": partition.size_bytes}
         with job_failures("grow the root"), full_disk_as_enospc(self._state_dir.templates):
-            return await self._launcher.run_job("grow", values, [fd], timeout_s=FORMAT_TIMEOUT_S)
+            await self._launcher.run_job("grow", values, [fd], timeout_s=FORMAT_TIMEOUT_S)
+        failpoint("images.template.after_grow")
 
     # -- import and delete
 
@@ -261,7 +278,7 @@ class Images:
 
     def _remove_files(self, digest: str) -> None:
         self._vsf(digest).unlink(missing_ok=True)
-        self._templates.forget(digest)
+        self._templates.forget(f"{digest}-")
 
     # -- at the start
 
@@ -363,6 +380,13 @@ def job_failed(what: str, failure: ChildFailed) -> SysprocError:
             details=f"{failure.target}.",
             resolution="Make the archive smaller: fewer entries, or fewer bytes.",
             reason="JOB_LIMIT",
+        )
+    if failure.errno == errno.ENOPKG:
+        return FailedPrecondition(
+            f"This host has not the program that is needed to {what}.",
+            details=f"{failure.target}.",
+            resolution="Install the package that is named.",
+            reason="TOOL_MISSING",
         )
     if failure.errno == errno.ECHILD:
         return Unavailable(

@@ -2,13 +2,14 @@
 
     name         fds                    does                                                     result
     format_ext4  image file             mke2fs on the partition at this place                    {}
-    grow         image file             grows the ext4 of the partition to its whole size        {}
+    format_whole file                   the mkfs of a type over the whole file                   {}
+    grow         image file             grows the filesystem of the partition to its whole size  {}
     unpack       image file, archive    unpacks a tar into it, in a jail (`sysproc.isolation.jail`)   counts
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach                              unmounts it (`sysproc.isolation.volumes.detach`)
 
 Each is a function of (values, fds, report) and ends with its process; the launcher kills it when nobody waits any
-more. Messages are drawn in `sysproc.isolation.launcher_protocol`.
+more. The command lines are in `sysproc.isolation.mkfs`, messages are drawn in `sysproc.isolation.launcher_protocol`.
 """
 
 import contextlib
@@ -22,62 +23,87 @@ from typing import Any, NoReturn
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation import launcher_protocol as protocol
-from sysproc.isolation.builder import failure_message
+from sysproc.isolation import mkfs
+from sysproc.isolation.builder import enter_own_mount_namespace, failure_message
 from sysproc.isolation.jail import unpack
 from sysproc.isolation.volumes.attach import attach
 from sysproc.isolation.volumes.detach import detach
+from sysproc.linux.files import syncfs
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
+from sysproc.linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
 from sysproc.linux.prctl import set_pdeathsig
+from sysproc.linux.resize import btrfs_resize, xfs_growfs
 
 Values = Mapping[str, Any]
 Job = Callable[[Values, Sequence[int], socket.socket], Mapping[str, Any]]
 
-EXT4_BLOCK = 4096
-# metadata_csum_seed: a clone gets another UUID without rewriting every checksum; no lost+found, no reserved blocks.
-MKE2FS = (
-    "mke2fs",
-    "-q",
-    "-F",
-    "-t",
-    "ext4",
-    "-b",
-    str(EXT4_BLOCK),
-    "-m",
-    "0",
-    "-O",
-    "metadata_csum,metadata_csum_seed",
-)
-MKE2FS_EXTENDED = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"
-
 
 def format_ext4(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
-    """mke2fs (e2fsprogs) in the file, at `offset`, of `size` bytes, for as many `inodes` as are wanted."""
-    options = ["-E", f"{MKE2FS_EXTENDED},offset={values['offset']}"]
-    if values.get("inodes") is not None:
-        options += ["-N", str(values["inodes"])]
-    run_tool(*MKE2FS, *options, f"/proc/self/fd/{fds[0]}", str(values["size"] // EXT4_BLOCK), pass_fds=fds)
+    """mke2fs in the file, at `offset`, of `size` bytes, for as many `inodes` as are wanted."""
+    command = mkfs.ext4_at(path_of(fds[0]), values["offset"], values["size"], values.get("inodes"))
+    run_tool(*command, pass_fds=fds)
     failpoint("jobs.format.after_mke2fs")
     return {}
 
 
-def grow(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
-    """resize2fs (e2fsprogs) on a loop device, to the partition's `size`.
+def format_whole(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
+    """The mkfs of a `type` over the whole file, which becomes known by `label` and `uuid`."""
+    identity = mkfs.Identity(values["label"], values["uuid"])
+    run_tool(*mkfs.MKFS[values["type"]](path_of(fds[0]), identity), pass_fds=fds)
+    failpoint("jobs.format.after_mkfs")
+    return {}
 
-    EXT4_IOC_RESIZE_FS on the mounted filesystem would need CAP_SYS_RESOURCE, which not every host's root has.
-    """
+
+def path_of(fd: int) -> str:
+    """How a program that is given the fd opens the file."""
+    return f"/proc/self/fd/{fd}"
+
+
+def grow(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
+    """Grow the filesystem at `offset` to `size` bytes, by a loop device; ext4 unless a `type` is said."""
     flags = LO_FLAGS_AUTOCLEAR
     device_fd, device = loop_configure(fds[0], offset=values["offset"], size=values["size"], flags=flags)
     try:
         failpoint("jobs.grow.after_loop")
-        run_tool("resize2fs", "-f", device)
+        GROW[values.get("type", "ext4")](device, values["size"])
         os.fsync(device_fd)
     finally:
         os.close(device_fd)
     return {}
 
 
+def grow_ext4(device: str, _: int) -> None:
+    """resize2fs (e2fsprogs), to the device's size.
+
+    EXT4_IOC_RESIZE_FS on the mounted filesystem would need CAP_SYS_RESOURCE, which not every host's root has.
+    """
+    run_tool("resize2fs", "-f", device)
+
+
+def grow_mounted(fstype: str, resize: Callable[[int, int], None], device: str, size: int) -> None:
+    """Mount it where nobody sees it, and have the kernel grow it, which is all that these two know."""
+    enter_own_mount_namespace()
+    mounted = new_mount(fstype, {"source": device}, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+    try:
+        top = os.open(path_of(mounted), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            resize(top, size)
+            syncfs(top)
+        finally:
+            os.close(top)
+    finally:
+        os.close(mounted)
+
+
+GROW: dict[str, Callable[[str, int], None]] = {
+    "ext4": grow_ext4,
+    "btrfs": partial(grow_mounted, "btrfs", lambda top, _: btrfs_resize(top)),
+    "xfs": partial(grow_mounted, "xfs", xfs_growfs),
+}
+
+
 def run_tool(*command: str, pass_fds: Sequence[int] = ()) -> None:
-    """Run a program of the host; OSError with its own words if it fails, ENOENT if it is not installed.
+    """Run a program of the host; OSError with its own words if it fails, ENOPKG if it is not installed.
 
     It dies with the job: the signal that the job dies by is none that the kernel would pass on.
     """
@@ -93,7 +119,8 @@ def run_tool(*command: str, pass_fds: Sequence[int] = ()) -> None:
             preexec_fn=partial(die_with, os.getpid()),  # safe: a job has one thread
         )
     except FileNotFoundError:
-        raise OSError(errno.ENOENT, "not installed", f"{command[0]} (install e2fsprogs)") from None
+        package = mkfs.PACKAGES[command[0]]
+        raise OSError(errno.ENOPKG, "not installed", f"{command[0]} (install {package})") from None
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip()[:500]
         raise OSError(errno.EIO, "failed", f"{command[0]}: {words}")
@@ -108,6 +135,7 @@ def die_with(parent: int) -> None:
 
 JOBS: dict[str, Job] = {
     "format_ext4": format_ext4,
+    "format_whole": format_whole,
     "grow": grow,
     "unpack": unpack,
     "attach": attach,

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from sysproc.errors import InvalidArgument, ResourceExhausted, SysprocError, Unavailable
+from sysproc.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, SysprocError, Unavailable
 from sysproc.images import job_failed
 from sysproc.isolation.jail import with_its_limit
 from sysproc.isolation.launcher_client import ChildFailed
@@ -20,6 +20,7 @@ from sysproc.isolation.launcher_client import ChildFailed
         (errno.ENOMEM, ResourceExhausted),
         (errno.ETIME, ResourceExhausted),
         (errno.ECHILD, Unavailable),
+        (errno.ENOPKG, FailedPrecondition),
     ],
 )
 def test_what_a_job_says_is_told_with_what_to_do(number: int, kind: type[SysprocError]) -> None:

@@ -29,14 +29,20 @@ def new_file(target: Path, *, durable: bool = True) -> Iterator[int]:
 
     durable: its bytes are on the disk before its name is.
     """
-    fd = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with unnamed_file(target.parent) as fd, disk_full_as_domain_error(target):
+        yield fd
+        if durable:
+            os.fdatasync(fd)
+        failpoint("storage.vsf.before_link")
+        give_name(fd, target)
+
+
+@contextmanager
+def unnamed_file(directory: Path) -> Iterator[int]:
+    """A file on the disk of this directory that is gone after the block, unless it was given a name."""
+    fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        with disk_full_as_domain_error(target):
-            yield fd
-            if durable:
-                os.fdatasync(fd)
-            failpoint("storage.vsf.before_link")
-            give_name(fd, target)
+        yield fd
     finally:
         os.close(fd)
 
@@ -114,6 +120,15 @@ def clone_vsf(source: Path, target: Path, *, durable: bool = True) -> None:
             set_uuid(fd, gpt.partitions[0].offset_bytes, uuid.uuid4())
     finally:
         os.close(source_fd)
+
+
+def sync_directory(path: Path) -> None:
+    """The names in it are on the disk when this returns."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def fresh_vsf(fd: int, gpt: Gpt) -> None:

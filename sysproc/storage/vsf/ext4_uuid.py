@@ -1,4 +1,4 @@
-"""Another UUID for an ext4 filesystem, in a file: all copies of the superblock, nothing else.
+"""Another UUID, and label, for an ext4 filesystem in a file: all copies of the superblock, nothing else.
 
 Possible because our mke2fs sets metadata_csum_seed: the checksums of everything else start from a stored seed, not
 from the UUID (Documentation/filesystems/ext4/super.rst). `tune2fs -U` does the same, 3 ms and one process later.
@@ -13,7 +13,10 @@ from sysproc.errors import InvalidArgument
 
 SUPERBLOCK_AT, SUPERBLOCK_BYTES = 1024, 1024
 _MAGIC_AT, _MAGIC = 0x38, 0xEF53
-_UUID_AT, _UUID_BYTES, _CHECKSUM_AT = 0x68, 16, 0x3FC
+_UUID_AT, _LABEL_AT, _CHECKSUM_AT = 0x68, 0x78, 0x3FC
+LABEL_BYTES = 16
+# The UUID, and the label behind it.
+_IDENTITY_BYTES = 16 + LABEL_BYTES
 _INCOMPAT_AT, _RO_COMPAT_AT = 0x60, 0x64
 _METADATA_CSUM_SEED, _METADATA_CSUM, _SPARSE_SUPER = 0x2000, 0x400, 0x1
 _POLYNOMIAL = 0x82F63B78
@@ -38,32 +41,37 @@ def over(crc: int, data: bytes) -> int:
     return crc
 
 
-# What becomes of each bit of the checksum on the way from behind the UUID to the end.
-_BITS_AT_END = tuple(over(1 << bit, bytes(_CHECKSUM_AT - _UUID_AT - _UUID_BYTES)) for bit in range(32))
+# What becomes of each bit of the checksum on the way from behind the label to the end.
+_BITS_AT_END = tuple(over(1 << bit, bytes(_CHECKSUM_AT - _UUID_AT - _IDENTITY_BYTES)) for bit in range(32))
 
 
-def set_uuid(fd: int, offset: int, new: uuid.UUID) -> None:
-    """Give the filesystem at this offset of the file another UUID. Raises InvalidArgument if it is not one of ours."""
+def set_uuid(fd: int, offset: int, new: uuid.UUID, label: str | None = None) -> None:
+    """Give the filesystem at this offset of the file another UUID, and a label unless it shall keep what it has.
+
+    Raises InvalidArgument if it is not one of ours.
+    """
     primary = os.pread(fd, SUPERBLOCK_BYTES, offset + SUPERBLOCK_AT)
     check_ours(primary)
     for at in _copies(primary):
         block = os.pread(fd, SUPERBLOCK_BYTES, offset + at)
         if len(block) == SUPERBLOCK_BYTES and _field(block, _MAGIC_AT, "<H") == _MAGIC:
-            os.pwrite(fd, with_uuid(block, new), offset + at)
+            os.pwrite(fd, with_uuid(block, new, label), offset + at)
 
 
-def with_uuid(block: bytes, new: uuid.UUID) -> bytes:
-    """A superblock with another UUID, and the checksum that fits it if the one before did.
+def with_uuid(block: bytes, new: uuid.UUID, label: str | None = None) -> bytes:
+    """A superblock with another UUID, and label, and the checksum that fits them if the one before did.
 
-    A CRC is linear: where two blocks differ in the UUID only, their checksums differ by that of the difference.
+    A CRC is linear: where two blocks differ in these only, their checksums differ by that of the difference.
     """
-    after = _UUID_AT + _UUID_BYTES
-    difference = bytes(one ^ other for one, other in zip(block[_UUID_AT:after], new.bytes, strict=True))
+    after = _UUID_AT + _IDENTITY_BYTES
+    name = block[_LABEL_AT:after] if label is None else label.encode()[:LABEL_BYTES]
+    identity = new.bytes + name.ljust(LABEL_BYTES, b"\0")
+    difference = bytes(one ^ other for one, other in zip(block[_UUID_AT:after], identity, strict=True))
     checksum, changed = _field(block, _CHECKSUM_AT, "<I"), over(0, difference)
     for bit, at_end in enumerate(_BITS_AT_END):
         if changed >> bit & 1:
             checksum ^= at_end
-    return block[:_UUID_AT] + new.bytes + block[after:_CHECKSUM_AT] + struct.pack("<I", checksum)
+    return block[:_UUID_AT] + identity + block[after:_CHECKSUM_AT] + struct.pack("<I", checksum)
 
 
 def check_ours(superblock: bytes) -> None:
