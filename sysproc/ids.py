@@ -19,6 +19,11 @@ def new_container_id() -> ContainerId:
     return ContainerId(number)
 
 
+def new_volume_id() -> int:
+    """As random as a container's: nobody can tell from it what else there is."""
+    return new_container_id()
+
+
 def to_hex(container_id: int) -> str:
     """The written form: exactly 16 lower-case hex digits."""
     return f"{container_id:016x}"

@@ -31,7 +31,7 @@ from sysproc.ids import to_hex
 from sysproc.once import TaskOwner
 from sysproc.process_list import ProcessInfo, processes
 from sysproc.running import RunningContainer
-from sysproc.storage.quotas import Asker, check_output
+from sysproc.storage.quotas import Asker, check_room
 from sysproc.storage.vsf.clone import disk_full_as_domain_error
 from sysproc.to_end import to_end, undo_in_thread
 
@@ -98,7 +98,7 @@ class Processes:
                 await stack.enter_async_context(self._host.storage_lock)
                 asker = Asker(viewer, self._host.output_bytes)
                 more = declared_bytes(asked)
-                await self._host.database.read(lambda c: check_output(c, container.id, more, asker))
+                await self._host.database.read(lambda c: check_room(c, container.id, more, asker))
             with disk_full_as_domain_error(files.path):
                 return await to_end(claim_and_prepare, files, asked, container, wanted)
         raise AssertionError("an error was swallowed")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from sysproc.ids import to_hex
+from sysproc.storage import volumes
 from sysproc.storage.events import write_events
 from sysproc.storage.hierarchy import ContainerRow, no_container, subtree
 from sysproc.storage.schema import CONTAINERS
@@ -27,7 +28,10 @@ _DYING, _DELETE = select(CONTAINERS.c.id).where(*_OF_THESE), delete(CONTAINERS).
 
 
 def begin_destroy(connection: Connection, container_id: int) -> list[ContainerRow]:
-    """Mark the whole subtree `destroying`; the rows, deepest first. Raises NotFound."""
+    """Mark the whole subtree `destroying`; the rows, deepest first. Their volumes go, or are inherited.
+
+    Raises NotFound.
+    """
     rows = subtree(connection, container_id)
     if not rows:
         raise no_container(container_id)
@@ -36,6 +40,7 @@ def begin_destroy(connection: Connection, container_id: int) -> list[ContainerRo
     revisions = dict(zip(fresh, events, strict=True))
     if fresh:
         connection.execute(_MARK, [{"which": name, "at": revisions[name]} for name in fresh])
+    volumes.give_up(connection, [row.id for row in rows], rows[-1].parent_id)
     return [marked(row, revisions.get(to_hex(row.id))) for row in rows]
 
 

@@ -5,7 +5,7 @@
     descendants,      here          above what is left of any above                    below what is there
       depth                         a child too many, a level too deep
     storage           here          above the least of those above                     below what is used
-                                    a root, or a process's output, that does not fit
+                                    a root, a volume, or a process's output, that does not fit
 
 All inside the transaction that it is checked for, so that two at once cannot both take the last of it. Figures of
 containers above the caller's own are not told. The records themselves are changed by `sysproc.storage.hierarchy`;
@@ -21,12 +21,13 @@ from sysproc.errors import FailedPrecondition, InvalidArgument, LimitExceeded
 from sysproc.ids import to_hex
 from sysproc.storage import hierarchy
 from sysproc.storage.hierarchy import ContainerRow, NewContainer
-from sysproc.storage.schema import CONTAINERS
+from sysproc.storage.schema import CONTAINERS, VOLUMES
 
-_C = CONTAINERS.c
-# The declared sizes of the roots of a container and of all below it.
-_WITHIN = _C.id.in_(hierarchy.BELOW) | (_C.id == bindparam("which"))
+_C, _V = CONTAINERS.c, VOLUMES.c
+# The declared sizes of the roots and of the volumes of a container and of all below it.
+_WITHIN, _OWNED = (one.in_(hierarchy.BELOW) | (one == bindparam("which")) for one in (_C.id, _V.owner_id))
 _ROOTS = select(func.sum(_C.root_bytes)).where(_WITHIN, ~_C.overcommit)
+_VOLUMES = select(func.sum(_V.size_bytes)).where(_OWNED, ~_V.overcommit)
 UNITS: Mapping[str, str] = {
     "memory_bytes": "bytes of memory",
     "cpu_millis": "thousandths of a processor",
@@ -107,8 +108,8 @@ def check_storage(connection: Connection, row: ContainerRow, more: int, hidden: 
         raise exceeded(row, what, hidden=hidden)
 
 
-def check_output(connection: Connection, container_id: int, more: int, asker: Asker) -> None:
-    """Raise LimitExceeded where one more process could not store its output, for this container or one above."""
+def check_room(connection: Connection, container_id: int, more: int, asker: Asker) -> None:
+    """Raise LimitExceeded where so many bytes more do not fit, into this container or one above."""
     lineage = hierarchy.lineage(connection, container_id)
     for row in lineage:
         check_storage(connection, row, more, is_hidden(lineage, row, asker), asker)
@@ -139,10 +140,10 @@ def levels_below(connection: Connection, container_id: int) -> int:
 
 
 def storage_used(connection: Connection, container_id: int, asker: Asker) -> int:
-    """Declared sizes of the roots of it and all below, and what is kept of their processes' output, in bytes."""
+    """Declared sizes of the roots and volumes of it and all below, and what is kept of their processes' output."""
     ids = [container_id, *hierarchy.ids_below(connection, container_id)]
-    roots = connection.execute(_ROOTS, {"which": to_hex(container_id)}).scalar()
-    return int(roots or 0) + asker.output_bytes(ids)
+    declared = (connection.execute(sizes, {"which": to_hex(container_id)}).scalar() for sizes in (_ROOTS, _VOLUMES))
+    return sum(int(size or 0) for size in declared) + asker.output_bytes(ids)
 
 
 # -- errors

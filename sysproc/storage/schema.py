@@ -3,6 +3,7 @@
     containers ──parent_id──▶ containers        one row a container, from the intention to the last file removed
         └─ image_digest ──▶ image_contents      what its root is a copy of
     images ── digest ──▶ image_contents         names of images; several may stand for the same content
+    volumes ── owner_id ──▶ containers          one row a volume, until its file is removed; NULL: the host's
     requests                                    answers by (caller, method, request_id), 24 hours
     events                                      every change, with the revision of its transaction
 
@@ -92,6 +93,37 @@ sa.Index(
 )
 sa.Index("ix_containers_parent_id", CONTAINERS.c.parent_id)
 sa.Index("ix_containers_created_revision", CONTAINERS.c.created_revision)
+
+VOLUMES = sa.Table(
+    "volumes",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    # Only what is being deleted outlives its owner.
+    sa.Column("owner_id", sa.Text, sa.ForeignKey("containers.id", ondelete="SET NULL"), nullable=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("filesystems", sa.JSON, nullable=False),
+    sa.Column("on_destroy", sa.Text, nullable=False),
+    sa.Column("overcommit", sa.Boolean, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("grown_from", sa.BigInteger),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("created_revision", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("size_bytes > 0", name="ck_volumes_size_bytes"),
+    sa.CheckConstraint("on_destroy IN ('delete', 'reparent')", name="ck_volumes_on_destroy"),
+    sa.CheckConstraint("state IN ('creating', 'ready', 'deleting')", name="ck_volumes_state"),
+)
+# Two volumes of one owner have two names; one that is being deleted has none any more.
+sa.Index(
+    "uq_volumes_names",
+    sa.func.coalesce(VOLUMES.c.owner_id, ""),
+    VOLUMES.c.name,
+    unique=True,
+    sqlite_where=VOLUMES.c.state != "deleting",
+)
+sa.Index("ix_volumes_owner_id", VOLUMES.c.owner_id)
+sa.Index("ix_volumes_created_revision", VOLUMES.c.created_revision)
 
 REQUESTS = sa.Table(
     "requests",

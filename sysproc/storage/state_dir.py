@@ -4,6 +4,8 @@
 <state>/sysproc.db               the hierarchy (`sysproc.storage.database`)
 <state>/images/<digest>.vsf      contents of images
 <state>/templates/<digest>-<size>.vsf   roots ready to be cloned
+<state>/templates/<size>.ext4    filesystems ready to be cloned
+<state>/volumes/<id>.vsf         volumes
 <state>/containers/<id>/root.vsf        a container's root
 <state>/containers/<id>/init.status     how its init ended (written by the keeper)
 <state>/containers/<id>/execs/<exec id>/…   output, input and status of processes
@@ -50,11 +52,11 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.database, self.images, self.templates = path / "sysproc.db", path / "images", path / "templates"
-        self.containers = path / "containers"
+        self.containers, self.volumes = path / "containers", path / "volumes"
 
     def make(self) -> None:
         """Make what is missing; for root only."""
-        for directory in (self.path, self.images, self.templates, self.containers):
+        for directory in (self.path, self.images, self.templates, self.containers, self.volumes):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
 
@@ -113,11 +115,15 @@ class StateDir:
         """The ids of containers that have files here."""
         return {entry.name for entry in self.containers.iterdir() if is_hex_id(entry.name)}
 
+    def volume(self, volume_id: str) -> Path:
+        """The file of a volume, by its id of 16 hex digits."""
+        return self.volumes / f"{volume_id}.vsf"
+
 
 def disk_too_small(wanted_bytes: int, free_bytes: int) -> ResourceExhausted:
     """The error for a file that could never be filled as things are."""
     return ResourceExhausted(
-        "The host's disk has no room for a root of this size.",
+        "The host's disk has no room for a file of this size.",
         details=f"{wanted_bytes} bytes were asked for, {free_bytes} are free.",
         resolution="Ask for a smaller one (`--size`), free some space, or promise it (`--overcommit`).",
         reason="DISK_TOO_SMALL",

@@ -102,8 +102,8 @@ async def test_storage_is_what_all_roots_and_outputs_are_declared_to_be(database
         await add(database, LEAF, MIDDLE, asker, root_bytes=GIB)
     await add(database, LEAF, MIDDLE, asker, root_bytes=GIB - 30)
     with pytest.raises(LimitExceeded, match="1 more do not fit"):
-        await database.read(lambda c: quotas.check_output(c, LEAF, 1, asker))
-    await database.read(lambda c: quotas.check_output(c, LEAF, 30, HOST))
+        await database.read(lambda c: quotas.check_room(c, LEAF, 1, asker))
+    await database.read(lambda c: quotas.check_room(c, LEAF, 30, HOST))
     await add(database, UNCLE, TOP, asker, root_bytes=9 * GIB, overcommit=True)
     assert await database.read(lambda c: quotas.storage_used(c, TOP, HOST)) == 3 * GIB - 30
 
