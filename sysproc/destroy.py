@@ -2,6 +2,7 @@
 
     mark all (one transaction), no more calls from inside -> kill all by the top cgroup -> give back what each had,
     deepest first (`sysproc.cascade`) -> delete the rows of those that are gone (one transaction a batch) -> report
+    -> delete the volumes that were theirs and that nobody has inherited
 
 One that is stuck (a process in the kernel's disk sleep) holds up its ancestors only. The record that callers watch is
 in `sysproc.destruction`.
@@ -9,6 +10,7 @@ in `sysproc.destruction`.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -22,7 +24,7 @@ from sysproc.host import Host
 from sysproc.ids import to_hex
 from sysproc.once import TaskOwner
 from sysproc.running import RunningContainers
-from sysproc.storage import doomed, hierarchy, requests
+from sysproc.storage import doomed, hierarchy, requests, volumes
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.requests import RequestKey
 from sysproc.to_end import to_end
@@ -54,22 +56,24 @@ class Destructions:
         under_way = self.of(container_id)
         if under_way is not None:
             return under_way
-        path, rows = await self._host.database.write(lambda c: mark(c, container_id))
+        path, rows, with_volumes = await self._host.database.write(lambda c: mark(c, container_id))
         failpoint("containers.destroy.after_mark")
         destruction = Destruction(rows)
         self._under_way.append(destruction)
         for row in rows:
             self._host.sockets.gone(row.id)
-        self._tasks.start(self._run(destruction, path, request))
+        self._tasks.start(self._run(destruction, path, request, with_volumes))
         return destruction
 
-    async def _run(self, destruction: Destruction, top: Path, request: RequestKey | None) -> None:
+    async def _run(self, destruction: Destruction, top: Path, request: RequestKey | None, with_volumes: bool) -> None:
         try:
             await to_end(self._host.cgroups.open(top).kill)
             failpoint("containers.destroy.after_kill")
             paths = full_paths(destruction.doomed, top)
             cascade = Cascade(self._host, self._held, self._locks, destruction.doomed, paths)
             await cascade.run(lambda gone: self._record(destruction, gone, request))
+            if with_volumes:
+                await self._delete_volumes()
             await destruction.report((), cascade.stuck)
         except Exception as failure:
             log.exception("destroy failed", container=top[-1])
@@ -77,6 +81,15 @@ class Destructions:
         finally:
             self._under_way.remove(destruction)
             await destruction.finish()
+
+    async def _delete_volumes(self) -> None:
+        """Those whose owners are gone; of one that is stuck they wait for it."""
+        for row in await self._host.database.read(volumes.doomed):
+            async with self._host.volume_files.lock(row.id):
+                await to_end(self._host.volume_files.remove, row)
+                failpoint("containers.destroy.after_volume")
+                gone = partial(volumes.delete_volume, volume_id=row.id, only_in=(volumes.DELETING,))
+                await self._host.database.write(gone)
 
     async def _record(self, destruction: Destruction, gone: Sequence[ContainerRow], request: RequestKey | None) -> None:
         """Delete the rows of those that are gone and, with the last, remember the answer to the request."""
@@ -92,10 +105,14 @@ class Destructions:
         await destruction.report(gone)
 
 
-def mark(connection: Connection, container_id: int) -> tuple[Path, Sequence[ContainerRow]]:
-    """Where the container is, and its subtree, deepest first, marked from now on. Raises NotFound."""
+def mark(connection: Connection, container_id: int) -> tuple[Path, Sequence[ContainerRow], bool]:
+    """Where the container is, and its subtree, deepest first, marked from now on; whether volumes are to be deleted.
+
+    Raises NotFound.
+    """
     path = tuple(to_hex(one) for one in hierarchy.path_of(connection, container_id))
-    return path, doomed.begin_destroy(connection, container_id)
+    rows = doomed.begin_destroy(connection, container_id)
+    return path, rows, volumes.any_deleting(connection)
 
 
 def reason_of(failure: Exception) -> str:

@@ -13,6 +13,7 @@ from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.uid_ranges import UidRanges
 from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
+from sysproc.volume_files import VolumeFiles
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Host:
     cgroups: CgroupTree
     uid_ranges: UidRanges
     images: Images
+    volume_files: VolumeFiles
     sockets: Sockets
     # Of these containers, what is kept of their processes' output, in bytes (`sysproc.exec_output`); blocks.
     output_bytes: Callable[[Collection[int]], int]

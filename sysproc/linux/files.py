@@ -1,11 +1,13 @@
-"""Files: openat2(2), holes, reflinks, locks of parts.
+"""Files: openat2(2), holes, reflinks, locks of parts, leases.
 
 What Python's os module has already is used from there.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
+import signal
 import struct
 
 from sysproc.linux.libc import NR_OPENAT2, Pathish, check, encode, syscall
@@ -57,3 +59,20 @@ def ficlone(target_fd: int, source_fd: int) -> None:
 def syncfs(fd: int) -> None:
     """syncfs(2): write back the whole filesystem that the fd is on. EIO, ENOSPC: some of it was lost (Linux 5.8)."""
     check(_libc.syncfs(fd), "syncfs", fd)
+
+
+def is_open_elsewhere(fd: int) -> bool:
+    """Whether anybody else, loop devices included, has this file open: then there is no lease to be had.
+
+    fcntl(2), F_SETLEASE. The lease is given back at once; who opens the file just then is waited for by the kernel,
+    and the signal that would tell of it is one that does nothing.
+    """
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as failure:
+        if failure.errno != errno.EAGAIN:
+            raise
+        return True
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

@@ -57,6 +57,21 @@ def loop_ctl_get_free() -> int:
         os.close(control)
 
 
+def loops_backed_by(path: Path) -> list[str]:
+    """The loop devices of this host on a file (sysfs, `loop/backing_file`): `/dev/loop3`."""
+    found = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            backing = file.read_text(errors="surrogateescape").rstrip("\n")
+        except OSError as failure:
+            if failure.errno not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+                raise
+            continue  # it was freed just now
+        if backing == str(path):
+            found.append(f"/dev/{file.parts[3]}")
+    return found
+
+
 def _open_node(number: int) -> int:
     """The device's node; without udev a new device has none, so it is made."""
     node = Path(f"/dev/loop{number}")

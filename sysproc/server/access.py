@@ -23,9 +23,15 @@ FOREIGN: Mapping[str, "Caller.ValueType"] = {
     "grpc.health.v1.Health": CALLER_ANYONE,
     "grpc.reflection.v1alpha.ServerReflection": CALLER_AUTHORITY,
 }
-# References that may mean the host, which is no container: where a parent is named, and where all are listed.
+# References that may mean the host, which is no container: where a parent or an owner is named, or all are listed.
 MAY_BE_HOST = frozenset(
-    {"nightos.sysproc.v1.CreateContainerRequest.parent", "nightos.sysproc.v1.ListContainersRequest.below"}
+    {
+        "nightos.sysproc.v1.CreateContainerRequest.parent",
+        "nightos.sysproc.v1.ListContainersRequest.below",
+        "nightos.sysproc.v1.CreateVolumeRequest.owner",
+        "nightos.sysproc.v1.ListVolumesRequest.below",
+        "nightos.sysproc.v1.VolumeRef.owner",
+    }
 )
 
 
@@ -176,4 +182,5 @@ def served(service: ServiceDescriptor, servicer: object) -> Iterator[Served]:
 def stale_hosts(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
     """Entries of MAY_BE_HOST that no request of these services has: a field was renamed."""
     inputs = {method.input_type for service in services for method in service.methods}
-    return MAY_BE_HOST - {field.full_name for message in inputs for field in message.fields}
+    messages = frozenset[Descriptor]().union(*map(within, inputs))
+    return MAY_BE_HOST - {field.full_name for message in messages for field in message.fields}

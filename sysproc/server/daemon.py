@@ -70,6 +70,7 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
     try:
         await parts.host.images.recover()
         await Recovery(parts.host, parts.containers).run()
+        await parts.volumes.recover()
         await wiring.ensure_default_image(settings, parts.host.images)
         wiring.answer_on(parts, await parts.listeners.open())
         parts.host.launcher.on_lost = lambda: leave_listeners(parts)

@@ -19,7 +19,13 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from nightos.sysproc.v1 import container_service_pb2, image_service_pb2, process_service_pb2, system_service_pb2
+from nightos.sysproc.v1 import (
+    container_service_pb2,
+    image_service_pb2,
+    process_service_pb2,
+    system_service_pb2,
+    volume_service_pb2,
+)
 from sysproc.busybox_image import DEFAULT_PROGRAM
 from sysproc.containers import Containers
 from sysproc.errors import FailedPrecondition
@@ -54,12 +60,15 @@ from sysproc.server.system_service import SystemService
 from sysproc.server.targets import Resolver
 from sysproc.server.throttle import Rate
 from sysproc.server.tls import ServerTls
+from sysproc.server.volume_service import VolumeService
 from sysproc.states import State
 from sysproc.storage import hierarchy
 from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
 from sysproc.system import System
 from sysproc.to_end import to_end
+from sysproc.volume_files import VolumeFiles
+from sysproc.volumes import Volumes
 
 log = structlog.get_logger()
 
@@ -79,6 +88,7 @@ class Parts:
     tasks: TaskOwner
     containers: Containers
     processes: Processes
+    volumes: Volumes
     lifetimes: Lifetimes
     relay: Relay
     listeners: HostListeners
@@ -168,6 +178,7 @@ def make_host(
         cgroups=cgroups,
         uid_ranges=uid_ranges,
         images=images,
+        volume_files=VolumeFiles(state_dir, launcher),
         sockets=sockets,
         output_bytes=partial(output_bytes, state_dir),
     )
@@ -191,8 +202,9 @@ def make_parts(
     tasks = TaskOwner()
     containers = Containers(host, tasks)
     processes = Processes(host, tasks)
+    volumes = Volumes(host, tasks)
     lifetimes = Lifetimes(host, containers)
-    ours = our_services(host, containers, processes, Starts(settings.starts_per_container))
+    ours = our_services(host, containers, processes, volumes, Starts(settings.starts_per_container))
     health = Health(descriptor.full_name for descriptor, _ in ours)
     table = list(all_served(ours, health))
     resolver = Resolver(host.database)
@@ -201,6 +213,7 @@ def make_parts(
         tasks=tasks,
         containers=containers,
         processes=processes,
+        volumes=volumes,
         lifetimes=lifetimes,
         relay=relay,
         listeners=listeners,
@@ -222,13 +235,16 @@ def answer_on(parts: Parts, sockets: Mapping[Endpoint, socket.socket]) -> None:
             raise AssertionError(f"{endpoint} without TLS")
 
 
-def our_services(host: Host, containers: Containers, processes: Processes, starts: Starts) -> list[Service]:
+def our_services(
+    host: Host, containers: Containers, processes: Processes, volumes: Volumes, starts: Starts
+) -> list[Service]:
     """The services of the API and what answers each."""
     container = container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"]
     process = process_service_pb2.DESCRIPTOR.services_by_name["ProcessService"]
     image = image_service_pb2.DESCRIPTOR.services_by_name["ImageService"]
     system = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"]
-    every = [method for descriptor in (container, process, image, system) for method in methods(descriptor)]
+    volume = volume_service_pb2.DESCRIPTOR.services_by_name["VolumeService"]
+    every = [method for descriptor in (container, process, image, volume, system) for method in methods(descriptor)]
 
     def permitted(caller: Caller) -> list[str]:
         return [method.name for method in every if may_call(caller, method)]
@@ -237,6 +253,7 @@ def our_services(host: Host, containers: Containers, processes: Processes, start
         (container, ContainerService(containers, starts)),
         (process, ProcessService(containers, processes, starts)),
         (image, ImageService(host.images)),
+        (volume, VolumeService(volumes, starts)),
         (system, SystemService(containers, System(host.cgroups, host.state_dir), permitted)),
     ]
 

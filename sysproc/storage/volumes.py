@@ -97,6 +97,7 @@ def _owned_by(owner_id: int | None) -> Any:
     return _V.owner_id.is_(None) if owner_id is None else _V.owner_id == to_hex(owner_id)
 
 
+_DELETING = select(_V.id).where(_V.state == DELETING).limit(1)
 _THEIRS = (
     select(VOLUMES)
     .where(_V.owner_id.in_(bindparam("owners", expanding=True)), _V.state != DELETING)
@@ -139,6 +140,11 @@ def list_page(connection: Connection, below: int | None, *, limit: int, after: s
 def all_volumes(connection: Connection) -> list[VolumeRow]:
     """Every volume, in whatever state."""
     return _rows(connection, select(VOLUMES).order_by(_V.created_revision))
+
+
+def any_deleting(connection: Connection) -> bool:
+    """Whether there is one that is being deleted."""
+    return connection.execute(_DELETING).first() is not None
 
 
 def doomed(connection: Connection) -> list[VolumeRow]:

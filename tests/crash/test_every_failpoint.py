@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from sysproc.storage.vsf.disk import read_disk
 from sysproc_client import Client, SysprocError
 from tests.crash.failpoints import all_failpoints
 from tests.e2e.daemon import RunningDaemon
@@ -73,6 +74,21 @@ def walk(endpoint: str, acknowledged: dict[str, str]) -> None:
             acknowledged.pop(child.id, None)
             child.destroy()
             doomed.destroy()
+        with whatever_fails():
+            walk_volumes(client)
+
+
+def walk_volumes(client: Client) -> None:
+    """Those of the host and those of a container that goes; a filesystem of a size that none had is made."""
+    with whatever_fails():
+        volume = client.volumes.create("data", size=f"{next(SIZES)}M")
+        with whatever_fails():
+            volume.grow(f"{next(SIZES)}M")
+        volume.delete()
+    owner = client.create(name="owner")
+    for policy in ("delete", "reparent"):
+        client.volumes.create(policy, size="16M", owner=owner, on_destroy=policy)
+    owner.destroy()
 
 
 def check_agreement(client: Client, acknowledged: dict[str, str]) -> None:
@@ -86,6 +102,18 @@ def check_agreement(client: Client, acknowledged: dict[str, str]) -> None:
             assert box.run(["true"], timeout=30).exit_code == 0
 
 
+def check_volumes(client: Client, daemon: RunningDaemon) -> None:
+    """Each that is recorded has a file of its size, whose last filesystem has its own; there is no other file."""
+    found = [(one.size, one.filesystems[-1].uuid, one.filesystems[-1].size_bytes) for one in client.volumes.list()]
+    there = []
+    for path in (daemon.state_dir / "volumes").iterdir():
+        with path.open("rb") as file:
+            last = read_disk(file.fileno())[-1]
+        assert last.contents is not None and last.contents.size_bytes == last.size_bytes
+        there.append((path.stat().st_size, last.contents.uuid, last.size_bytes))
+    assert sorted(found) == sorted(there)
+
+
 def recover(daemon: RunningDaemon, acknowledged: dict[str, str]) -> None:
     """kill -9, start again, look, destroy all."""
     daemon.restart(environment={"SYSPROC_FAILPOINTS": ""})
@@ -94,6 +122,9 @@ def recover(daemon: RunningDaemon, acknowledged: dict[str, str]) -> None:
         for box in client.list():
             if not box.parent_id:
                 box.destroy()
+        check_volumes(client, daemon)
+        for volume in client.volumes.list():
+            volume.delete()
         for image in client.images.list():
             if image.name != "busybox":
                 client.images.delete(image.name)
@@ -139,9 +170,13 @@ def test_after_the_launcher_dies_at_any_step_nothing_is_left_or_lost(
     while walking.is_alive() and not marker.exists():
         time.sleep(0.005)
     daemon.kill_launcher()
-    marker.unlink(missing_ok=True)
-    walking.join(120)
-    assert not walking.is_alive(), "the walk hangs"
+
+    def over() -> bool:
+        """Each forked child stops there once: after the first they are let go."""
+        marker.unlink(missing_ok=True)
+        return not walking.is_alive()
+
+    wait_until(over, "the walk is over", 120)
     recover(daemon, acknowledged)
 
 

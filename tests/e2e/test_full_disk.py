@@ -7,8 +7,10 @@ import errno
 import gzip
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,40 @@ def test_an_import_that_needs_more_room_unpacked_than_there_is_says_so(
         client.images.import_("big", io.BytesIO(gzip.compress(archive.bytes(), 1)))
     ballast.unlink()
     assert [image.name for image in client.images.list()] == ["busybox"]
+
+
+@pytest.mark.parametrize("left", [0, LEFT_BYTES, 1 << 20])
+@pytest.mark.parametrize("fs", ["ext4", "btrfs"])
+def test_a_volume_without_room_says_so_and_leaves_nothing(
+    client: Client, daemon: RunningDaemon, ballast: Path, fs: str, left: int
+) -> None:
+    if fs != "ext4" and shutil.which(f"mkfs.{fs}") is None:
+        pytest.skip(f"mkfs.{fs} is not installed")
+    size = f"{400 + left // 1024}M"  # no template is there of this one
+    fill(ballast, left)
+    made = None
+    with suppress(LimitExceeded):
+        made = client.volumes.create("data", size=size, fs=fs, overcommit=True)  # an empty one may just fit
+    ballast.unlink()
+    if made is not None:
+        made.delete()
+    assert client.volumes.list() == [] and os.listdir(daemon.state_dir / "volumes") == []
+    client.volumes.create("data", size=size, fs=fs, overcommit=True).delete()
+
+
+def test_a_volume_that_cannot_grow_for_want_of_room_is_as_it_was(
+    client: Client, daemon: RunningDaemon, ballast: Path
+) -> None:
+    volume = client.volumes.create("data", size="400M", overcommit=True)
+    (file,) = (daemon.state_dir / "volumes").iterdir()
+    before = file.read_bytes()
+    fill(ballast, LEFT_BYTES)
+    with pytest.raises(LimitExceeded, match=r"disk|space"):
+        volume.grow("600M")
+    ballast.unlink()
+    assert volume.refresh().size == 400 << 20 and file.read_bytes() == before
+    assert volume.grow("600M").size == 600 << 20
+    volume.delete()
 
 
 def test_what_runs_goes_on_and_can_be_destroyed(client: Client, ballast: Path) -> None:

@@ -40,7 +40,8 @@ def new_file(target: Path, *, durable: bool = True) -> Iterator[int]:
 @contextmanager
 def unnamed_file(directory: Path) -> Iterator[int]:
     """A file on the disk of this directory that is gone after the block, unless it was given a name."""
-    fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with disk_full_as_domain_error(directory / "new file"):
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         yield fd
     finally:

@@ -15,6 +15,7 @@ from nightos.sysproc.v1 import (
     process_service_pb2,
     ref_pb2,
     system_service_pb2,
+    volume_service_pb2,
 )
 from nightos.sysproc.v1.access_pb2 import CALLER_AUTHORITY, CALLER_UNSPECIFIED, REACH_BELOW, REACH_SELF_OR_BELOW, Reach
 from sysproc.server.access import AccessUndeclared, Method, methods, references, served, stale_hosts
@@ -23,6 +24,7 @@ OURS = [
     container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"],
     process_service_pb2.DESCRIPTOR.services_by_name["ProcessService"],
     image_service_pb2.DESCRIPTOR.services_by_name["ImageService"],
+    volume_service_pb2.DESCRIPTOR.services_by_name["VolumeService"],
     system_service_pb2.DESCRIPTOR.services_by_name["SystemService"],
 ]
 REF = ".nightos.sysproc.v1.ContainerRef"

@@ -16,8 +16,11 @@ from google.protobuf.message import Message
 
 from nightos.sysproc.v1 import container_service_pb2 as containers
 from nightos.sysproc.v1 import image_service_pb2 as images
+from nightos.sysproc.v1 import volume_service_pb2 as volumes
 from nightos.sysproc.v1.container_pb2 import Container
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from nightos.sysproc.v1.volume_pb2 import Filesystem as FilesystemMessage
+from nightos.sysproc.v1.volume_pb2 import Volume, VolumeRef
 from sysproc.errors import InvalidArgument
 from sysproc.images import Imported, Progress
 from sysproc.server.access import Served, served
@@ -26,8 +29,11 @@ from sysproc.server.container_service import ContainerService
 from sysproc.server.image_service import ImageService
 from sysproc.server.peer import Caller
 from sysproc.server.starts import Starts
+from sysproc.server.volume_service import VolumeService
 from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.images import Image
+from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
+from sysproc.storage.volumes import Page as VolumePage
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NEW = NewContainer(
@@ -57,6 +63,9 @@ ROW = ContainerRow(
 )
 EXITED = replace(ROW, exit_code=3, exit_signal=None, api_users="all")
 IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6)
+
+VOLUME = NewVolume(5, 7, "v", 2**30, (Filesystem("data", "xfs", 2**29, UUID),), "reparent", False)
+VOLUME_ROW = VolumeRow(**vars(VOLUME), state="ready", grown_from=None, created_at=1.5, created_revision=1, revision=2)
 
 
 class Recorder:
@@ -107,6 +116,15 @@ def image_verbs() -> Recorder:
     return Recorder(list=[IMAGE, IMAGE], delete=None)
 
 
+def volume_verbs() -> Recorder:
+    one = dict.fromkeys(("create", "get", "grow"), VOLUME_ROW)
+    return Recorder(**one, validate=VOLUME, list=VolumePage((VOLUME_ROW,), "r1"), delete=None)
+
+
+def volume_service(verbs: Any) -> VolumeService:
+    return VolumeService(verbs, Starts(1))
+
+
 def container_service(verbs: Any) -> ContainerService:
     return ContainerService(verbs, Starts(1))
 
@@ -118,6 +136,7 @@ SERVICES: list[tuple[Any, Callable[[], Recorder], Callable[[Any], object]]] = [
         container_service,
     ),
     (images.DESCRIPTOR.services_by_name["ImageService"], image_verbs, ImageService),
+    (volumes.DESCRIPTOR.services_by_name["VolumeService"], volume_verbs, volume_service),
 ]
 
 TAR = images.ImportImageRequest(data=b"tar")
@@ -125,6 +144,11 @@ TAR = images.ImportImageRequest(data=b"tar")
 BEGIN: dict[str, list[Message]] = {
     "ListImages": [images.ListImagesRequest(page_size=1)],
     "UpdateContainer": [containers.UpdateContainerRequest(container=Container(labels={"a": "b"}))],
+    "CreateVolume": [volumes.CreateVolumeRequest(volume=Volume(name="v", size_bytes=2**30))],
+    "GetVolume": [volumes.GetVolumeRequest(volume=VolumeRef(name="v"))],
+    "ListVolumes": [volumes.ListVolumesRequest(page_size=1)],
+    "GrowVolume": [volumes.GrowVolumeRequest(volume=VolumeRef(name="v"), size_bytes=2**30)],
+    "DeleteVolume": [volumes.DeleteVolumeRequest(volume=VolumeRef(name="v"))],
     "DeleteImage": [images.DeleteImageRequest(name="i")],
     "ImportImage": [
         images.ImportImageRequest(header=images.ImportImageRequest.Header(name="i")),
@@ -148,7 +172,9 @@ SAMPLES: dict[str, Any] = {
     "page_size": 7,
     "digest": b"\1" * 32,
     "data": b"other",
-    "size_bytes": 3_000,
+    "size_bytes": 2**29,
+    "filesystems": FilesystemMessage(label="other"),
+    "on_destroy": 2,
     "ttl": Duration(seconds=90),
     "idle_timeout": Duration(seconds=90),
     "storage_bytes": 2**40,
@@ -203,7 +229,7 @@ def set_sample(message: Any, field: Any) -> None:
     elif field.message_type is None and field.is_repeated:
         value.append(SAMPLES.get(field.name, 77))
     elif field.message_type is not None and field.name in SAMPLES:
-        value.CopyFrom(SAMPLES[field.name])
+        value.append(SAMPLES[field.name]) if field.is_repeated else value.CopyFrom(SAMPLES[field.name])
     elif field.message_type is not None and field.is_repeated:
         inner = value.add()
         inner.name = b"OTHER"

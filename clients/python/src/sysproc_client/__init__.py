@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sysproc_client.container import Container
     from sysproc_client.process import Process, Result
     from sysproc_client.tls import Tls
+    from sysproc_client.volumes import Volume
 
 _WHERE = {
     "Client": "sysproc_client.client",
@@ -39,6 +40,7 @@ _WHERE = {
     "Process": "sysproc_client.process",
     "Result": "sysproc_client.process",
     "Tls": "sysproc_client.tls",
+    "Volume": "sysproc_client.volumes",
     "Chunk": "sysproc_client._core.exec_machine",
     "Ended": "sysproc_client._core.exec_machine",
     **dict.fromkeys(
@@ -82,6 +84,7 @@ __all__ = [
     "Tls",
     "Unavailable",
     "Unimplemented",
+    "Volume",
 ]
 
 

@@ -1,6 +1,7 @@
-"""The synchronous client: connects, creates and finds containers, knows images and the system.
+"""The synchronous client: connects, creates and finds containers, knows images, volumes and the system.
 
-A thin shell; what a container can do is in `sysproc_client.container`, images in `sysproc_client.images`.
+A thin shell; what a container can do is in `sysproc_client.container`, the others in `sysproc_client.images` and
+`sysproc_client.volumes`.
 """
 
 import uuid
@@ -16,6 +17,7 @@ from nightos.sysproc.v1.image_service_pb2_grpc import ImageServiceStub
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from nightos.sysproc.v1.system_service_pb2_grpc import SystemServiceStub
+from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
 from sysproc_client._core.errors import NotFound
 from sysproc_client._core.retry import PATIENCE_S
 from sysproc_client._core.values import (
@@ -35,6 +37,7 @@ from sysproc_client.connection import TIMEOUT_S, Connection, OnAway
 from sysproc_client.container import Container
 from sysproc_client.images import Images
 from sysproc_client.tls import Tls
+from sysproc_client.volumes import Volumes
 
 T = TypeVar("T")
 
@@ -69,6 +72,7 @@ class Client:
         self._containers, self._processes = ContainerServiceStub(channel), ProcessServiceStub(channel)
         self._system = SystemServiceStub(channel)
         self.images = Images(self._connection, ImageServiceStub(channel))
+        self.volumes = Volumes(self._connection, VolumeServiceStub(channel))
 
     @property
     def endpoint(self) -> str:

@@ -33,6 +33,7 @@ COMMANDS = {
     "run": ("processes", "Run a command in a container of its own."),
     "ps": ("processes", "List the processes in a container."),
     "image": ("images", "Import, list and delete images."),
+    "volume": ("volumes", "Create, list, grow and delete volumes."),
     "cert": ("certificates", "Certificates for callers on other machines."),
     "whoami": ("system", "Who this caller is, as the kernel says."),
     "info": ("system", "What the service and its kernel can do."),

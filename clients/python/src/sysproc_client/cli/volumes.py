@@ -1,0 +1,164 @@
+"""Subcommands for volumes: create, list, inspect, grow, delete.
+
+A volume is named as `NAME`, or `OWNER/NAME` where it belongs to a container further down.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sysproc_client.cli.main import Options
+from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_json, print_table
+from sysproc_client.cli.several import each, printed_at_end
+
+if TYPE_CHECKING:
+    from sysproc_client.volumes import Volume
+
+FS_TYPES = click.Choice(["ext4", "btrfs", "xfs"])
+owner_option = click.option("--owner", metavar="REF", help="The container that it belongs to. Default: oneself.")
+
+
+@click.group("volume")
+def volume_command() -> None:
+    """Create, list, grow and delete volumes: storage that outlives processes and moves between containers."""
+
+
+def parts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str, Any]]:
+    """`LABEL:TYPE:SIZE`, repeated; without a size, of the last one, what is left."""
+    found = []
+    for value in values:
+        label, colon, rest = value.partition(":")
+        fstype, _, size = rest.partition(":")
+        if not label or not colon or fstype not in FS_TYPES.choices:
+            raise click.BadParameter(f"{value!r} is not LABEL:TYPE:SIZE, as data:ext4:1G", context, parameter)
+        found.append((label, fstype, size or None))
+    return found
+
+
+@volume_command.command("create")
+@click.argument("name")
+@click.option("--size", metavar="SIZE", help="Of the whole: 1G. Not needed where each --part has its size.")
+@click.option("--fs", "fstype", type=FS_TYPES, help="Of its only filesystem. Default: ext4.")
+@click.option(
+    "--part",
+    "filesystems",
+    multiple=True,
+    callback=parts,
+    metavar="LABEL:TYPE:SIZE",
+    help="A filesystem of several; repeatable. The last may leave out its size: it takes what is left.",
+)
+@owner_option
+@click.option(
+    "--on-destroy",
+    type=click.Choice(["delete", "reparent"]),
+    default="delete",
+    show_default=True,
+    help="What becomes of it when its owner is destroyed.",
+)
+@click.option("--overcommit", is_flag=True, help="Count its size against no storage limit or free disk.")
+@click.pass_obj
+def create_volume(options: Options, /, name: str, fstype: str | None, **wanted: Any) -> None:
+    """Make a volume, formatted and empty; prints its name."""
+    if fstype and wanted["filesystems"]:
+        raise click.UsageError("--fs is for a volume of one filesystem, --part says the type of each.")
+    if not wanted["size"] and not wanted["filesystems"]:
+        raise click.UsageError("Say how large it shall be: --size 1G.")
+    with options.connect() as client:
+        volume = client.volumes.create(name, fs=fstype or "", **wanted)
+    if options.output == "json":
+        print_json(volume_json(volume))
+    else:
+        click.echo(volume.name)
+
+
+@volume_command.command("list")
+@click.option("--owner", metavar="REF", help="Only those of this container and of all below it.")
+@click.pass_obj
+def list_volumes(options: Options, owner: str | None) -> None:
+    """List the volumes, oldest first."""
+    with options.connect() as client:
+        volumes = client.volumes.list(below=owner)
+    if options.output == "json":
+        print_json([volume_json(volume) for volume in volumes])
+        return
+    rows = [(one.name, one.owner_id, human_size(one.size), kinds(one), human_age(one.created)) for one in volumes]
+    print_table(("name", "owner", "size", "filesystems", "age"), rows)
+
+
+def kinds(volume: "Volume") -> str:
+    """Labels and types for people: `data:ext4`."""
+    return ",".join(f"{one['label']}:{one['type']}" for one in filesystems_json(volume))
+
+
+@volume_command.command("inspect")
+@click.argument("name")
+@owner_option
+@click.pass_obj
+def inspect_volume(options: Options, name: str, owner: str | None) -> None:
+    """Show everything about a volume."""
+    with options.connect() as client:
+        volume = client.volumes.get(name, owner=owner)
+    told = volume_json(volume)
+    if options.output == "json":
+        print_json(told)
+        return
+    told["size"] = human_size(volume.size)
+    filesystems = told.pop("filesystems")
+    for key, value in told.items():
+        shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value or ""
+        click.echo(f"{key:12} {escaped(str(shown))}".rstrip())
+    rows = [(one["label"], one["type"], human_size(one["size"]), one["uuid"]) for one in filesystems]
+    print_table(("label", "type", "size", "uuid"), rows)
+
+
+@volume_command.command("grow")
+@click.argument("name")
+@click.option("--size", metavar="SIZE", required=True, help="What it shall have: 2G.")
+@owner_option
+@click.pass_obj
+def grow_volume(options: Options, name: str, size: str, owner: str | None) -> None:
+    """Make a volume larger; its last filesystem takes what is new."""
+    with options.connect() as client:
+        volume = client.volumes.get(name, owner=owner).grow(size)
+    if options.output == "json":
+        print_json(volume_json(volume))
+
+
+@volume_command.command("delete")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@owner_option
+@click.pass_obj
+def delete_volumes(options: Options, names: tuple[str, ...], owner: str | None) -> None:
+    """Delete volumes and everything in them; refused while they are in use."""
+    deleted: list[str] = []
+
+    def delete(name: str) -> None:
+        client.volumes.get(name, owner=owner).delete()
+        deleted.append(name)
+
+    with options.connect() as client, printed_at_end(options, deleted):
+        each(names, delete)
+
+
+def volume_json(volume: "Volume") -> dict[str, Any]:
+    """A volume for programs. None is encrypted, and none is attached to anything, yet."""
+    return {
+        "name": volume.name,
+        "owner": volume.owner_id,
+        "size": volume.size,
+        "encrypted": False,
+        "filesystems": filesystems_json(volume),
+        "attached_to": [],
+        "on_destroy": volume.on_destroy,
+        "created": iso(volume.created),
+    }
+
+
+def filesystems_json(volume: "Volume") -> list[dict[str, Any]]:
+    """What is in it, in order."""
+    from sysproc_client.volumes import TYPE_NAMES
+
+    return [
+        {"label": one.label, "type": TYPE_NAMES.get(one.type, "unknown"), "size": one.size_bytes, "uuid": one.uuid}
+        for one in volume.filesystems
+    ]

@@ -1,0 +1,206 @@
+"""Volumes: virtual storage files that belong to containers, or to the host.
+
+    with Client() as client:
+        data = client.volumes.create("data", size="1G", owner="web")
+        data.grow("2G")
+        data.delete()
+
+How they are created, found and named is here; a container is `sysproc_client.container.Container`.
+"""
+
+import builtins
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from nightos.sysproc.v1 import volume_pb2 as pb
+from nightos.sysproc.v1 import volume_service_pb2 as service
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc_client._core.values import bad, reference, size_bytes, text, to_hex
+from sysproc_client.connection import Connection
+from sysproc_client.container import Container, as_datetime
+
+if TYPE_CHECKING:
+    from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
+
+PAGE = 1000
+TYPES = {
+    "": pb.FILESYSTEM_TYPE_UNSPECIFIED,
+    "ext4": pb.FILESYSTEM_TYPE_EXT4,
+    "btrfs": pb.FILESYSTEM_TYPE_BTRFS,
+    "xfs": pb.FILESYSTEM_TYPE_XFS,
+}
+TYPE_NAMES = {number: name for name, number in TYPES.items()}
+ON_DESTROY = {"delete": pb.VOLUME_ON_DESTROY_DELETE, "reparent": pb.VOLUME_ON_DESTROY_REPARENT}
+ON_DESTROY_NAMES = {number: name for name, number in ON_DESTROY.items()}
+
+# Label, type and size of a filesystem; size None, of the last one: what is left.
+Wanted = tuple[str, str, int | str | None]
+Owner = str | Container | None
+
+
+class Volume:
+    """One volume, as it was when it was last read."""
+
+    def __init__(self, volumes: "Volumes", message: pb.Volume) -> None:
+        self._volumes, self.message = volumes, message
+
+    def __repr__(self) -> str:
+        return f"<Volume {self.name} of {self.owner_id or 'the host'}>"
+
+    @property
+    def name(self) -> str:
+        """Unique among those of its owner."""
+        return self.message.name
+
+    @property
+    def owner_id(self) -> str:
+        """The container that it belongs to: 16 hex digits; empty for the host."""
+        return to_hex(self.message.owner_id) if self.message.owner_id else ""
+
+    @property
+    def size(self) -> int:
+        """Of the whole file, in bytes."""
+        return self.message.size_bytes
+
+    @property
+    def filesystems(self) -> Sequence[pb.Filesystem]:
+        """What is in it, in the order of its partitions."""
+        return self.message.filesystems
+
+    @property
+    def on_destroy(self) -> str:
+        """What becomes of it when its owner is destroyed: delete or reparent."""
+        return ON_DESTROY_NAMES.get(self.message.on_destroy, "unknown")
+
+    @property
+    def created(self) -> datetime:
+        """When it was created, in UTC."""
+        return as_datetime(self.message.create_time)
+
+    @property
+    def ref(self) -> pb.VolumeRef:
+        """How requests name it."""
+        owner = ContainerRef(id=self.message.owner_id) if self.message.owner_id else None
+        return pb.VolumeRef(owner=owner, name=self.name)
+
+    def refresh(self) -> "Volume":
+        """Read it again."""
+        self.message = self._volumes._get(self.ref)
+        return self
+
+    def grow(self, size: int | str) -> "Volume":
+        """Make it so large, in bytes or as `2G`; its last filesystem takes what is new. Raises FailedPrecondition."""
+        self.message = self._volumes._grow(self.ref, size)
+        return self
+
+    def delete(self) -> None:
+        """Delete it and everything in it. Raises FailedPrecondition (in use)."""
+        self._volumes._delete(self.ref)
+
+
+class Volumes:
+    """The volumes of a service."""
+
+    def __init__(self, connection: Connection, stub: "VolumeServiceStub") -> None:
+        self._connection, self._stub = connection, stub
+
+    def create(
+        self,
+        name: str,
+        *,
+        size: int | str | None = None,
+        fs: str = "",
+        filesystems: Sequence[Wanted] = (),
+        owner: Owner = None,
+        on_destroy: str = "delete",
+        overcommit: bool = False,
+        validate_only: bool = False,
+        request_id: str | None = None,
+    ) -> Volume:
+        """Make a volume: one filesystem of the type `fs` (ext4, btrfs, xfs), or several. Sizes are bytes or `1G`.
+
+        owner: the container whose it will be. on_destroy: delete or reparent. Safe to repeat with the same request_id.
+        """
+        if fs and filesystems:
+            raise bad(fs, "type beside several filesystems", "Say the type of each of them instead.")
+        wanted = pb.Volume(
+            name=text(name, "name"),
+            size_bytes=0 if size is None else size_bytes(size),
+            filesystems=[filesystem(*one) for one in filesystems] or [pb.Filesystem(type=type_number(fs))],
+            on_destroy=policy_number(on_destroy),
+        )
+        request = service.CreateVolumeRequest(
+            owner=owner_ref(owner),
+            volume=wanted,
+            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
+            validate_only=bool(validate_only),
+            overcommit=bool(overcommit),
+        )
+        return Volume(self, self._connection.call(self._stub.CreateVolume, request).volume)
+
+    def get(self, name: str, *, owner: Owner = None) -> Volume:
+        """The volume of this name, or `OWNER/NAME`, where the owner is a path of names or an id. Raises NotFound."""
+        return Volume(self, self._get(volume_ref(name, owner)))
+
+    def list(self, *, below: Owner = None) -> "builtins.list[Volume]":
+        """All volumes that there are, or those of a container and of all below it, oldest first."""
+        return [*self._list(below)]
+
+    def _list(self, below: Owner) -> Iterator[Volume]:
+        request = service.ListVolumesRequest(below=owner_ref(below), page_size=PAGE)
+        while True:
+            page = self._connection.call(self._stub.ListVolumes, request)
+            yield from (Volume(self, message) for message in page.volumes)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _get(self, ref: pb.VolumeRef) -> pb.Volume:
+        return self._connection.call(self._stub.GetVolume, service.GetVolumeRequest(volume=ref)).volume
+
+    def _grow(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:
+        request = service.GrowVolumeRequest(volume=ref, size_bytes=size_bytes(size))
+        return self._connection.call(self._stub.GrowVolume, request).volume
+
+    def _delete(self, ref: pb.VolumeRef) -> None:
+        request = service.DeleteVolumeRequest(volume=ref, request_id=str(uuid.uuid4()))
+        self._connection.call(self._stub.DeleteVolume, request)
+
+
+def volume_ref(name: object, owner: Owner = None) -> pb.VolumeRef:
+    """`NAME`, or `OWNER/NAME` where no owner is said."""
+    written = text(name, "name of a volume")
+    above, _, own = written.rpartition("/")
+    if above and owner is None:
+        return pb.VolumeRef(owner=reference(above), name=own)
+    return pb.VolumeRef(owner=owner_ref(owner), name=written)
+
+
+def owner_ref(owner: object) -> ContainerRef | None:
+    """A container that owns volumes; None is left to the service."""
+    if isinstance(owner, Container):
+        return owner.ref
+    return None if owner is None else reference(owner)
+
+
+def filesystem(label: object, fstype: object = "", size: object = None) -> pb.Filesystem:
+    """One filesystem of a volume."""
+    return pb.Filesystem(
+        label=text(label, "label"), type=type_number(fstype), size_bytes=0 if size is None else size_bytes(size)
+    )
+
+
+def type_number(fstype: object) -> pb.FilesystemType.ValueType:
+    """A type by its name."""
+    if not isinstance(fstype, str) or fstype not in TYPES:
+        raise bad(fstype, "type of a filesystem", "There are ext4, btrfs and xfs.")
+    return TYPES[fstype]
+
+
+def policy_number(on_destroy: object) -> pb.VolumeOnDestroy.ValueType:
+    """What becomes of a volume, by its name."""
+    if not isinstance(on_destroy, str) or on_destroy not in ON_DESTROY:
+        raise bad(on_destroy, "thing that can become of a volume", "There are delete and reparent.")
+    return ON_DESTROY[on_destroy]

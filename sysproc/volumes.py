@@ -1,0 +1,263 @@
+"""The verbs of volumes: create, get, list, grow, delete; and what becomes of them when their owner goes.
+
+    create   intention (room is taken) -> file -> ready            a volume is shown when it is ready, and from then
+    grow     intention (room is taken) -> file -> recorded         until it is marked as being deleted
+    delete   marked -> file removed -> row removed
+
+The steps on files are in `sysproc.volume_files`, the records in `sysproc.storage.volumes`; a crash between two steps is
+settled by `recover` at the next start. Which container may name which is settled before (`sysproc.server.targets`).
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from sysproc.errors import ResourceExhausted
+from sysproc.failpoints import failpoint
+from sysproc.host import Host
+from sysproc.ids import new_volume_id, to_hex
+from sysproc.once import Once, TaskOwner
+from sysproc.storage import hierarchy, requests
+from sysproc.storage import volumes as recorded
+from sysproc.storage.hierarchy import ContainerRow
+from sysproc.storage.quotas import Asker
+from sysproc.storage.requests import RequestKey
+from sysproc.storage.volumes import CREATING, DELETING, READY, Filesystem, NewVolume, Page, VolumeRow
+from sysproc.to_end import to_end
+
+log = structlog.get_logger()
+
+DYING = "destroying"
+
+
+@dataclass(frozen=True)
+class WantedFilesystem:
+    """A filesystem that somebody asks for, of a size in whole MiB."""
+
+    label: str
+    type: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A volume that somebody asks for; the fields are checked already (`sysproc.server.convert.volumes`).
+
+    asked_by: the container of the caller, None on the host; owner_id: whose it will be, None for the host.
+    """
+
+    asked_by: int | None
+    owner_id: int | None
+    name: str
+    size_bytes: int
+    filesystems: tuple[WantedFilesystem, ...]
+    on_destroy: str
+    overcommit: bool
+
+
+class Volumes:
+    """All volumes of this daemon; one instance, used from one event loop."""
+
+    def __init__(self, host: Host, tasks: TaskOwner) -> None:
+        self._host, self._database, self._files = host, host.database, host.volume_files
+        self._once = Once(tasks)
+        # What could not be recorded any more when the disk was full; tried again with each call.
+        self._unsettled: set[int] = set()
+
+    # -- reading
+
+    async def get(self, owner: ContainerRow | None, name: str) -> VolumeRow:
+        """The volume of an owner (None: the host) by its name. Raises NotFound."""
+        await self._settle_what_is_left()
+        return await self._database.read(lambda c: recorded.get_volume(c, id_of(owner), name))
+
+    async def list(self, below: ContainerRow | None, limit: int, after: str) -> Page:
+        """A page of the volumes of a container and of all below it; of all there are (None)."""
+        await self._settle_what_is_left()
+        return await self._database.read(lambda c: recorded.list_page(c, id_of(below), limit=limit, after=after))
+
+    # -- create
+
+    async def create(self, wanted: Wanted, request: RequestKey | None = None) -> VolumeRow:
+        """Make a volume. Idempotent by the request's id."""
+        if request is not None:
+            answer = await self._database.read(lambda c: requests.recall(c, request))
+            if answer is not None:
+                return msgspec.json.decode(answer, type=VolumeRow)
+        return await self._once.run(request, lambda: self._create(wanted, request))
+
+    async def validate(self, wanted: Wanted) -> NewVolume:
+        """What create would make, without an id; raises what it would raise, as far as that can be known."""
+        new = await self._new_row(0, wanted)
+        await self._database.read(lambda c: recorded.check_volume(c, new, self._asker(wanted)))
+        return new
+
+    async def _create(self, wanted: Wanted, request: RequestKey | None) -> VolumeRow:
+        await self._settle_what_is_left()
+        new = await self._new_row(new_volume_id(), wanted)
+        async with self._files.lock(new.id):
+            async with self._host.storage_lock:
+                row = await self._database.write(lambda c: recorded.insert_volume(c, new, self._asker(wanted)))
+            try:
+                failpoint("volumes.create.after_intention")
+                await self._files.make(row)
+                failpoint("volumes.create.after_file")
+                return await self._database.write(lambda c: finish_create(c, row.id, request))
+            except BaseException:
+                await self._forget(row, CREATING)
+                raise
+
+    async def _new_row(self, volume_id: int, wanted: Wanted) -> NewVolume:
+        if not wanted.overcommit:
+            await to_end(self._host.state_dir.check_free, wanted.size_bytes)
+        filesystems = [Filesystem(one.label, one.type, one.size_bytes, str(uuid.uuid4())) for one in wanted.filesystems]
+        return NewVolume(
+            id=volume_id,
+            owner_id=wanted.owner_id,
+            name=wanted.name,
+            size_bytes=wanted.size_bytes,
+            filesystems=tuple(filesystems),
+            on_destroy=wanted.on_destroy,
+            overcommit=wanted.overcommit,
+        )
+
+    def _asker(self, wanted: Wanted) -> Asker:
+        return Asker(wanted.asked_by, self._host.output_bytes)
+
+    async def _forget(self, row: VolumeRow, state: str) -> None:
+        """Nothing of it is left, if it is in this state: its file goes first, so that none is forgotten."""
+        await to_end(self._files.remove, row)
+        failpoint("volumes.forget.after_file")
+        with self._settled_later(row):
+            await self._database.write(lambda c: recorded.delete_volume(c, row.id, only_in=(state,)))
+
+    # -- grow and delete
+
+    async def grow(self, row: VolumeRow, size_bytes: int, asked_by: int | None) -> VolumeRow:
+        """Make its last filesystem reach to the end of a larger file. Of the size that it has already: nothing."""
+        asker = Asker(asked_by, self._host.output_bytes)
+        return await self._once.run(None, lambda: self._grow(row.id, size_bytes, asker))
+
+    async def _grow(self, volume_id: int, size_bytes: int, asker: Asker) -> VolumeRow:
+        async with self._files.lock(volume_id):
+            row = await self._must(volume_id)
+            if size_bytes < row.size_bytes:
+                raise recorded.shrinks(row, size_bytes)
+            if size_bytes == row.size_bytes:
+                return row
+            await to_end(self._files.check_unused, row)
+            if not row.overcommit:
+                await to_end(self._host.state_dir.check_free, size_bytes)
+            async with self._host.storage_lock:
+                row = await self._database.write(lambda c: recorded.begin_grow(c, volume_id, size_bytes, asker))
+            return await self._grow_file(row)
+
+    async def _grow_file(self, row: VolumeRow) -> VolumeRow:
+        try:
+            failpoint("volumes.grow.after_intention")
+            last_bytes = await self._files.grow(row)
+        except BaseException:
+            await self._settle_grown(row)
+            raise
+        failpoint("volumes.grow.after_file")
+        with self._settled_later(row):
+            return await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
+
+    async def _settle_grown(self, row: VolumeRow) -> None:
+        """Record what the file has become: it has grown, or it is as it was."""
+        last_bytes = await to_end(self._files.grown_last, row)
+        with self._settled_later(row):
+            if last_bytes is None:
+                await self._database.write(lambda c: recorded.undo_grow(c, row.id))
+            else:
+                await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
+
+    async def delete(self, row: VolumeRow, request: RequestKey | None = None) -> None:
+        """Delete a volume that nothing uses. Raises FailedPrecondition."""
+        await self._once.run(request, lambda: self._delete(row.id, request))
+
+    async def _delete(self, volume_id: int, request: RequestKey | None) -> None:
+        async with self._files.lock(volume_id):
+            row = await self._must(volume_id)
+            await to_end(self._files.check_unused, row)
+            await self._database.write(lambda c: begin_delete(c, row.id, request))
+            failpoint("volumes.delete.after_mark")
+            await self._forget(row, DELETING)
+
+    async def _must(self, volume_id: int) -> VolumeRow:
+        row = await self._database.read(lambda c: recorded.by_id(c, volume_id))
+        if row is None or row.state != READY:
+            raise recorded.gone(volume_id)
+        return row
+
+    # -- after a full disk, and at the start
+
+    @contextmanager
+    def _settled_later(self, row: VolumeRow) -> Iterator[None]:
+        """What cannot be recorded for want of room is kept in mind."""
+        try:
+            yield
+        except ResourceExhausted:
+            self._unsettled.add(row.id)
+            raise
+
+    async def _settle_what_is_left(self) -> None:
+        for volume_id in tuple(self._unsettled):
+            async with self._files.lock(volume_id):
+                row = await self._database.read(partial(recorded.by_id, volume_id=volume_id))
+                self._unsettled.discard(volume_id)
+                if row is not None:
+                    with suppress(ResourceExhausted):  # then it is kept in mind again
+                        await self._settle(row)
+
+    async def recover(self) -> None:
+        """Settle what a crash has left unfinished, and remove files that no record knows.
+
+        What dying containers have still is left to their destroy.
+        """
+        rows = await self._database.read(recorded.all_volumes)
+        for row in rows:
+            async with self._files.lock(row.id):
+                await self._settle(row)
+        await to_end(self._files.remove_strangers, [row.id for row in rows])
+
+    async def _settle(self, row: VolumeRow) -> None:
+        if row.state == CREATING or (row.state == DELETING and not await self._owner_dies(row)):
+            await self._forget(row, row.state)
+            log.warning("unfinished volume removed", volume=to_hex(row.id), state=row.state)
+        elif row.grown_from is not None and row.state == READY:
+            await self._settle_grown(row)
+            log.warning("unfinished growth settled", volume=to_hex(row.id))
+
+    async def _owner_dies(self, row: VolumeRow) -> bool:
+        owner_id = row.owner_id
+        if owner_id is None:
+            return False
+        owner = await self._database.read(lambda c: hierarchy.get_container(c, owner_id))
+        return owner is not None and owner.state == DYING
+
+
+def id_of(container: ContainerRow | None) -> int | None:
+    """None stands for the host."""
+    return None if container is None else container.id
+
+
+def finish_create(connection: Connection, volume_id: int, request: RequestKey | None) -> VolumeRow:
+    """Record that it is ready, and the answer to the request."""
+    row = recorded.finish_create(connection, volume_id)
+    if request is not None:
+        requests.remember(connection, request, msgspec.json.encode(row))
+    return row
+
+
+def begin_delete(connection: Connection, volume_id: int, request: RequestKey | None) -> None:
+    """Mark it, and record the answer to the request: from here on it is gone for everybody, also after a crash."""
+    recorded.begin_delete(connection, volume_id)
+    if request is not None:
+        requests.remember(connection, request, b"")
