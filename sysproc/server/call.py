@@ -53,7 +53,12 @@ class Call:
     @property
     def container(self) -> ContainerRow:
         """The only reference of the request, where it cannot be the host."""
-        row = self.target
+        (name,) = self.targets
+        return self.container_named(name)
+
+    def container_named(self, reference: str) -> ContainerRow:
+        """One of several references of the request, where it cannot be the host."""
+        row = self.targets.get(reference)
         if row is None:
             raise LookupError(f"{self.method.name} was let through without a container")
         return row

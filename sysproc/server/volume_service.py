@@ -1,22 +1,24 @@
 """VolumeService: each method is proto in, one verb, proto out.
 
-What a method means is said in `proto/nightos/sysproc/v1/volume_service.proto`; the verbs are in `sysproc.volumes`.
-Which container is named as the owner was settled before (`sysproc.server.interceptor`).
+What a method means is said in `proto/nightos/sysproc/v1/volume_service.proto`; the verbs are in `sysproc.volumes` and
+`sysproc.volume_mounts`. Which container is named as the owner was settled before (`sysproc.server.interceptor`).
 """
 
 from nightos.sysproc.v1 import volume_service_pb2 as pb
+from sysproc.containers import Containers
 from sysproc.server.call import Call
 from sysproc.server.convert import volumes as convert
 from sysproc.server.starts import Starts
+from sysproc.volume_mounts import VolumeMounts
 from sysproc.volumes import Volumes
 
 
 class VolumeService:
     """The servicer of VolumeService."""
 
-    def __init__(self, volumes: Volumes, starts: Starts) -> None:
-        """starts: what formats and copies waits its turn there, beside what is started."""
-        self._volumes, self._starts = volumes, starts
+    def __init__(self, containers: Containers, volumes: Volumes, mounts: VolumeMounts, starts: Starts) -> None:
+        """starts: what formats, copies and mounts waits its turn there, beside what is started."""
+        self._containers, self._volumes, self._mounts, self._starts = containers, volumes, mounts, starts
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """See the proto."""
@@ -30,12 +32,13 @@ class VolumeService:
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse:
         """See the proto."""
         row = await self._volumes.get(call.target, convert.name_from_proto(request.volume))
-        return pb.GetVolumeResponse(volume=convert.volume_to_proto(row))
+        attachments = await self._mounts.attachments([row])
+        return pb.GetVolumeResponse(volume=convert.volume_to_proto(row, attachments[row.id]))
 
     async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> pb.ListVolumesResponse:
         """See the proto."""
         page = await self._volumes.list(call.target, *convert.page_from_proto(request))
-        return convert.page_to_proto(page)
+        return convert.page_to_proto(page, await self._mounts.attachments(page.volumes))
 
     async def GrowVolume(self, request: pb.GrowVolumeRequest, call: Call) -> pb.GrowVolumeResponse:
         """See the proto."""
@@ -52,3 +55,19 @@ class VolumeService:
             row = await self._volumes.get(call.target, name)
             await self._volumes.delete(row, call.key(request))
         return pb.DeleteVolumeResponse()
+
+    async def MountVolume(self, request: pb.MountVolumeRequest, call: Call) -> pb.MountVolumeResponse:
+        """See the proto."""
+        name, wanted = convert.mount_from_proto(request)
+        container = await self._containers.running(call.container_named("container"))
+        volume = await self._volumes.get(call.targets["volume.owner"], name)
+        async with self._starts.turn(call.caller.container_id):
+            await self._mounts.mount(container, volume, wanted)
+        return pb.MountVolumeResponse()
+
+    async def UnmountVolume(self, request: pb.UnmountVolumeRequest, call: Call) -> pb.UnmountVolumeResponse:
+        """See the proto."""
+        path = convert.unmount_from_proto(request)
+        container = await self._containers.running(call.container)
+        await self._mounts.unmount(container, path, force=request.force)
+        return pb.UnmountVolumeResponse()

@@ -34,6 +34,7 @@ from sysproc.host import Host, Sockets
 from sysproc.images import Images
 from sysproc.isolation.cgroups import CgroupMode, CgroupTree
 from sysproc.isolation.launcher_client import Launcher
+from sysproc.isolation.launcher_protocol import FRAME_NAME
 from sysproc.isolation.uid_ranges import UidRanges
 from sysproc.lifetimes import Lifetimes
 from sysproc.once import TaskOwner
@@ -68,6 +69,7 @@ from sysproc.storage.state_dir import StateDir
 from sysproc.system import System
 from sysproc.to_end import to_end
 from sysproc.volume_files import VolumeFiles
+from sysproc.volume_mounts import VolumeMounts
 from sysproc.volumes import Volumes
 
 log = structlog.get_logger()
@@ -204,7 +206,9 @@ def make_parts(
     processes = Processes(host, tasks)
     volumes = Volumes(host, tasks)
     lifetimes = Lifetimes(host, containers)
-    ours = our_services(host, containers, processes, volumes, Starts(settings.starts_per_container))
+    mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
+    verbs = Verbs(containers, processes, volumes, mounts)
+    ours = our_services(host, verbs, Starts(settings.starts_per_container))
     health = Health(descriptor.full_name for descriptor, _ in ours)
     table = list(all_served(ours, health))
     resolver = Resolver(host.database)
@@ -235,9 +239,17 @@ def answer_on(parts: Parts, sockets: Mapping[Endpoint, socket.socket]) -> None:
             raise AssertionError(f"{endpoint} without TLS")
 
 
-def our_services(
-    host: Host, containers: Containers, processes: Processes, volumes: Volumes, starts: Starts
-) -> list[Service]:
+@dataclass(frozen=True)
+class Verbs:
+    """What the services call."""
+
+    containers: Containers
+    processes: Processes
+    volumes: Volumes
+    mounts: VolumeMounts
+
+
+def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
     """The services of the API and what answers each."""
     container = container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"]
     process = process_service_pb2.DESCRIPTOR.services_by_name["ProcessService"]
@@ -250,11 +262,11 @@ def our_services(
         return [method.name for method in every if may_call(caller, method)]
 
     return [
-        (container, ContainerService(containers, starts)),
-        (process, ProcessService(containers, processes, starts)),
+        (container, ContainerService(verbs.containers, starts)),
+        (process, ProcessService(verbs.containers, verbs.processes, starts)),
         (image, ImageService(host.images)),
-        (volume, VolumeService(volumes, starts)),
-        (system, SystemService(containers, System(host.cgroups, host.state_dir), permitted)),
+        (volume, VolumeService(verbs.containers, verbs.volumes, verbs.mounts, starts)),
+        (system, SystemService(verbs.containers, System(host.cgroups, host.state_dir), permitted)),
     ]
 
 

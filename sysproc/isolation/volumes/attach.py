@@ -25,6 +25,7 @@ How it is taken out again is in `sysproc.isolation.volumes.detach`.
 
 import errno
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -40,6 +41,7 @@ from sysproc.isolation.volumes.mount_table import mounts_of
 from sysproc.linux.files import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sysproc.linux.mounts import (
     AT_FDCWD,
+    MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
@@ -48,9 +50,10 @@ from sysproc.linux.mounts import (
     move_mount,
     new_mount,
     open_tree,
+    umount2,
 )
 from sysproc.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, clone3, setns, unshare
-from sysproc.linux.prctl import set_dumpable
+from sysproc.linux.prctl import set_dumpable, set_pdeathsig
 
 Values = Mapping[str, Any]
 
@@ -103,6 +106,8 @@ def attach(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str,
         stack.callback(os.close, userns)
         idmap(volume, userns)
         move_mount(volume, AT_FDCWD, wanted.frame)
+        # Before anybody is told: until then the device has one more user.
+        stack.callback(umount2, wanted.frame, MNT_DETACH)
         failpoint("volumes.attach.after_frame")
         number = int(in_child(lambda: str(enter(volume, init_pidfd, wanted.path)).encode()))
     mounted = next((one for one in mounts_of(pid_of(init_pidfd)) if one.id == number), None)
@@ -171,6 +176,7 @@ def in_child(work: Callable[[], bytes]) -> bytes:
 
 def _live(report: socket.socket, work: Callable[[], bytes]) -> NoReturn:
     try:
+        set_pdeathsig(signal.SIGKILL)
         set_dumpable(False)
         report.send(work())
     except OSError as failure:
@@ -203,6 +209,7 @@ def become_root_inside() -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+    set_pdeathsig(signal.SIGKILL)  # a change of ids has cleared it
 
 
 def mount_id(fd: int) -> int:

@@ -9,12 +9,13 @@ device. What processes have in flight in sockets is not seen; that the device st
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sysproc.isolation.volumes.mount_table import mounts_of
+from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
+from sysproc.linux.files import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 
 # What a process that has just ended answers, or a kernel thread that has none of it.
 _GONE = (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EACCES)
@@ -29,45 +30,47 @@ class Holder:
     path: str
 
 
-def holders(pids: Iterable[int], device: str) -> Iterator[Holder]:
-    """All uses by these processes of the filesystem with this device ("major:minor"). Blocks.
+def holders(pids: Iterable[int], devices: Collection[str]) -> Iterator[Holder]:
+    """All uses by these processes of the filesystem with these devices ("major:minor"). Blocks.
+
+    btrfs has one for its mounts and another for its files (`device_of_path`); others have one.
 
     A mount is told once for each mount namespace, by the first process in it.
     """
     seen: set[int] = set()
     for pid in pids:
         with _unless_gone():
-            yield from _mounts(pid, device, seen)
+            yield from _mounts(pid, devices, seen)
         with _unless_gone():
-            yield from _files(pid, device)
+            yield from _files(pid, devices)
         with _unless_gone():
-            yield from _programs(pid, device)
+            yield from _programs(pid, devices)
 
 
-def _mounts(pid: int, device: str, seen: set[int]) -> Iterator[Holder]:
+def _mounts(pid: int, devices: Collection[str], seen: set[int]) -> Iterator[Holder]:
     namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
     if namespace in seen:
         return
     seen.add(namespace)
     for mounted in mounts_of(pid):
-        if mounted.device == device:
+        if mounted.device in devices:
             yield Holder(pid, "mount", os.fsdecode(mounted.point))
 
 
-def _files(pid: int, device: str) -> Iterator[Holder]:
+def _files(pid: int, devices: Collection[str]) -> Iterator[Holder]:
     links = [("directory", f"/proc/{pid}/{name}") for name in ("cwd", "root")]
     links += [("file", f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
     for what, link in links:
         with _unless_gone():
-            if device_of_file(link) == device:
+            if device_of_file(link) in devices:
                 yield Holder(pid, what, os.readlink(link))
 
 
-def _programs(pid: int, device: str) -> Iterator[Holder]:
+def _programs(pid: int, devices: Collection[str]) -> Iterator[Holder]:
     paths = set()
     for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and _as_decimal(fields[3]) == device:
+        if len(fields) == 6 and _as_decimal(fields[3]) in devices:
             paths.add(fields[5])
     for path in sorted(paths):
         yield Holder(pid, "program", path)
@@ -75,8 +78,28 @@ def _programs(pid: int, device: str) -> Iterator[Holder]:
 
 def device_of_file(path: str) -> str:
     """The device of the filesystem that a file is on, as mountinfo writes it."""
-    number = os.stat(path).st_dev
-    return f"{os.major(number)}:{os.minor(number)}"
+    return _written(os.stat(path).st_dev)
+
+
+def device_of_path(pid: int, mounted: Mounted) -> str:
+    """The device that files on a mount have, in the namespace of a process; the mount's, if it is not to be seen."""
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        point = openat2(root, mounted.point, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return mounted.device
+    finally:
+        os.close(root)
+    try:
+        return _written(os.fstat(point).st_dev)
+    finally:
+        os.close(point)
+
+
+def _written(device: int) -> str:
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 def _as_decimal(hexadecimal: str) -> str:

@@ -5,7 +5,7 @@ are laid out is in `sysproc.storage.vsf.layout`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
@@ -16,6 +16,7 @@ from sysproc.server.validate import MIB, Findings
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.volumes import Filesystem, NewVolume, Page, VolumeRow
 from sysproc.storage.vsf.layout import TABLES_BYTES, aligned, least_disk_bytes
+from sysproc.volume_mounts import Attachment, WantedMount
 from sysproc.volumes import Wanted, WantedFilesystem
 
 DEFAULT_LABEL = "data"
@@ -151,6 +152,31 @@ def deletion_from_proto(request: service.DeleteVolumeRequest) -> str:
     return validate.valid(read)
 
 
+def mount_from_proto(request: service.MountVolumeRequest) -> tuple[str, WantedMount]:
+    """Which volume shall be mounted, and how."""
+
+    def read(findings: Findings) -> tuple[str, WantedMount]:
+        findings.name("volume.name", request.volume.name)
+        findings.path("path", request.path)
+        findings.check(b".." not in request.path.split(b"/"), "path", "has a `..`: say where it leads")
+        wanted = WantedMount(
+            filesystem=request.filesystem,
+            path=request.path,
+            read_only=request.read_only,
+            suid=request.suid,
+            noexec=request.noexec,
+        )
+        return request.volume.name, wanted
+
+    return validate.valid(read)
+
+
+def unmount_from_proto(request: service.UnmountVolumeRequest) -> bytes:
+    """Where a volume shall be unmounted."""
+    validate.valid(lambda findings: findings.path("path", request.path))
+    return request.path
+
+
 def page_from_proto(request: service.ListVolumesRequest) -> tuple[int, str]:
     """How many volumes are asked for, and after which."""
     return page_size(request.page_size), request.page_token
@@ -159,9 +185,17 @@ def page_from_proto(request: service.ListVolumesRequest) -> tuple[int, str]:
 # -- answers
 
 
-def volume_to_proto(row: VolumeRow) -> pb.Volume:
+def volume_to_proto(row: VolumeRow, attachments: Sequence[Attachment] = ()) -> pb.Volume:
     """A volume as the API shows it."""
-    return _to_proto(row, row.created_at)
+    volume = _to_proto(row, row.created_at)
+    volume.attached_to.extend(_attachment_to_proto(one) for one in attachments)
+    return volume
+
+
+def _attachment_to_proto(one: Attachment) -> pb.Attachment:
+    return pb.Attachment(
+        container_id=one.container_id, path=one.path, filesystem=one.filesystem, read_only=one.read_only
+    )
 
 
 def new_to_proto(new: NewVolume) -> pb.Volume:
@@ -187,6 +221,7 @@ def _filesystem_to_proto(one: Filesystem) -> pb.Filesystem:
     return pb.Filesystem(label=one.label, type=TYPE_NUMBERS[one.type], size_bytes=one.size_bytes, uuid=one.uuid)
 
 
-def page_to_proto(page: Page) -> service.ListVolumesResponse:
+def page_to_proto(page: Page, attachments: Mapping[int, Sequence[Attachment]]) -> service.ListVolumesResponse:
     """One page of a list."""
-    return service.ListVolumesResponse(volumes=map(volume_to_proto, page.volumes), next_page_token=page.next_token)
+    volumes = [volume_to_proto(row, attachments[row.id]) for row in page.volumes]
+    return service.ListVolumesResponse(volumes=volumes, next_page_token=page.next_token)

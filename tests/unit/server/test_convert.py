@@ -19,11 +19,12 @@ from nightos.sysproc.v1 import image_service_pb2 as images
 from nightos.sysproc.v1 import volume_service_pb2 as volumes
 from nightos.sysproc.v1.container_pb2 import Container
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from nightos.sysproc.v1.volume_pb2 import Attachment as AttachmentMessage
 from nightos.sysproc.v1.volume_pb2 import Filesystem as FilesystemMessage
 from nightos.sysproc.v1.volume_pb2 import Volume, VolumeRef
 from sysproc.errors import InvalidArgument
 from sysproc.images import Imported, Progress
-from sysproc.server.access import Served, served
+from sysproc.server.access import Method, Served, served
 from sysproc.server.call import Call
 from sysproc.server.container_service import ContainerService
 from sysproc.server.image_service import ImageService
@@ -34,6 +35,7 @@ from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.images import Image
 from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
 from sysproc.storage.volumes import Page as VolumePage
+from sysproc.volume_mounts import Attachment
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NEW = NewContainer(
@@ -78,8 +80,8 @@ class Recorder:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         answer = self._answers[name]
 
-        async def verb(*args: object) -> object:
-            self.heard.append((name, args))
+        async def verb(*args: object, **named: object) -> object:
+            self.heard.append((name, args, named))
             return answer
 
         async def stream(*args: object) -> AsyncIterator[object]:
@@ -118,11 +120,14 @@ def image_verbs() -> Recorder:
 
 def volume_verbs() -> Recorder:
     one = dict.fromkeys(("create", "get", "grow"), VOLUME_ROW)
-    return Recorder(**one, validate=VOLUME, list=VolumePage((VOLUME_ROW,), "r1"), delete=None)
+    nowhere = {VOLUME_ROW.id: (Attachment(5, b"/data", "data", True),)}
+    page = VolumePage((VOLUME_ROW,), "r1")
+    mounts = {"attachments": nowhere, "mount": None, "unmount": None, "running": None}
+    return Recorder(**one, **mounts, validate=VOLUME, list=page, delete=None)
 
 
 def volume_service(verbs: Any) -> VolumeService:
-    return VolumeService(verbs, Starts(1))
+    return VolumeService(verbs, verbs, verbs, Starts(1))
 
 
 def container_service(verbs: Any) -> ContainerService:
@@ -149,6 +154,8 @@ BEGIN: dict[str, list[Message]] = {
     "ListVolumes": [volumes.ListVolumesRequest(page_size=1)],
     "GrowVolume": [volumes.GrowVolumeRequest(volume=VolumeRef(name="v"), size_bytes=2**30)],
     "DeleteVolume": [volumes.DeleteVolumeRequest(volume=VolumeRef(name="v"))],
+    "MountVolume": [volumes.MountVolumeRequest(volume=VolumeRef(name="v"), path=b"/a")],
+    "UnmountVolume": [volumes.UnmountVolumeRequest(path=b"/a")],
     "DeleteImage": [images.DeleteImageRequest(name="i")],
     "ImportImage": [
         images.ImportImageRequest(header=images.ImportImageRequest.Header(name="i")),
@@ -172,6 +179,7 @@ SAMPLES: dict[str, Any] = {
     "page_size": 7,
     "digest": b"\1" * 32,
     "data": b"other",
+    "path": b"/other",
     "size_bytes": 2**29,
     "filesystems": FilesystemMessage(label="other"),
     "on_destroy": 2,
@@ -232,7 +240,10 @@ def set_sample(message: Any, field: Any) -> None:
         value.append(SAMPLES[field.name]) if field.is_repeated else value.CopyFrom(SAMPLES[field.name])
     elif field.message_type is not None and field.is_repeated:
         inner = value.add()
-        inner.name = b"OTHER"
+        if "name" in inner.DESCRIPTOR.fields_by_name:
+            inner.name = b"OTHER"
+        else:
+            set_sample(inner, inner.DESCRIPTOR.fields[0])
     elif field.message_type is not None:
         value.SetInParent()
     else:
@@ -243,7 +254,7 @@ async def ask(service: Any, build: Callable[[], Recorder], make: Any, name: str,
     """What the verbs hear of a request, and the responses; what is wrong with it if it is refused."""
     verbs = build()
     one: Served = next(one for one in served(service, make(verbs)) if one.method.name.endswith(f"/{name}"))
-    call = Call(one.method, Caller(None, 0, 1, authority=True), None, targets={"it": ROW})  # type: ignore[arg-type]
+    call = Call(one.method, Caller(None, 0, 1, authority=True), None, targets=targets(one.method))  # type: ignore[arg-type]
     request: Any = stream(sent) if one.method.client_streaming else sent[0]
     try:
         if one.method.server_streaming:
@@ -253,6 +264,11 @@ async def ask(service: Any, build: Callable[[], Recorder], make: Any, name: str,
     except InvalidArgument as error:
         return str(error), []
     return verbs.heard, responses
+
+
+def targets(method: Method) -> dict[str, ContainerRow | None]:
+    """A container for whatever a request may name."""
+    return {one.name: ROW for one in method.references} or {"it": ROW}
 
 
 async def stream(messages: list[Message]) -> AsyncIterator[Message]:
@@ -299,7 +315,14 @@ async def test_every_field_of_a_response_is_set_by_something(service: Any, build
     if name != "ListContainers":
         # Of two ways to end, and of two kinds of users, the rows here show one.
         found |= {"nightos.sysproc.v1.ExitStatus.code", "nightos.sysproc.v1.ApiUsers.all"}
+    if name in ("CreateVolume", "GrowVolume"):
+        found |= MOUNTED  # what was just made or grown is mounted nowhere
     assert sorted(all_fields(method.output_type) - found) == []
+
+
+MOUNTED = {"nightos.sysproc.v1.Volume.attached_to"} | {
+    f"nightos.sysproc.v1.Attachment.{field.name}" for field in AttachmentMessage.DESCRIPTOR.fields
+}
 
 
 def set_fields(message: Message) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
     with Client() as client:
         data = client.volumes.create("data", size="1G", owner="web")
+        data.mount("web", "/srv/data")
+        client.volumes.unmount("web", "/srv/data")
         data.grow("2G")
         data.delete()
 
@@ -9,6 +11,7 @@ How they are created, found and named is here; a container is `sysproc_client.co
 """
 
 import builtins
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -80,6 +83,11 @@ class Volume:
         return as_datetime(self.message.create_time)
 
     @property
+    def attached_to(self) -> Sequence[pb.Attachment]:
+        """Where it was mounted when it was read."""
+        return self.message.attached_to
+
+    @property
     def ref(self) -> pb.VolumeRef:
         """How requests name it."""
         owner = ContainerRef(id=self.message.owner_id) if self.message.owner_id else None
@@ -94,6 +102,34 @@ class Volume:
         """Make it so large, in bytes or as `2G`; its last filesystem takes what is new. Raises FailedPrecondition."""
         self.message = self._volumes._grow(self.ref, size)
         return self
+
+    def mount(
+        self,
+        container: Container | str,
+        path: str | bytes,
+        *,
+        filesystem: str = "",
+        read_only: bool = False,
+        suid: bool = False,
+        noexec: bool = False,
+    ) -> None:
+        """Mount it, or one of its filesystems by the label, in a container that runs.
+
+        What is missing of the path is made.
+
+        Raises InvalidArgument (the path), NotFound, PermissionDenied (neither its owner nor below), FailedPrecondition.
+        """
+        self._volumes._mount(
+            service.MountVolumeRequest(
+                container=owner_ref(container),
+                volume=self.ref,
+                filesystem=text(filesystem, "filesystem"),
+                path=os.fsencode(path),
+                read_only=bool(read_only),
+                suid=bool(suid),
+                noexec=bool(noexec),
+            )
+        )
 
     def delete(self) -> None:
         """Delete it and everything in it. Raises FailedPrecondition (in use)."""
@@ -156,6 +192,19 @@ class Volumes:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def unmount(self, container: Container | str, path: str | bytes, *, force: bool = False) -> None:
+        """Take the volume at a path out of a container. Raises NotFound, FailedPrecondition (who uses it).
+
+        force: from wherever it is mounted there; processes that hold a file of it are killed.
+        """
+        request = service.UnmountVolumeRequest(
+            container=owner_ref(container), path=os.fsencode(path), force=bool(force)
+        )
+        self._connection.call(self._stub.UnmountVolume, request)
+
+    def _mount(self, request: service.MountVolumeRequest) -> None:
+        self._connection.call(self._stub.MountVolume, request)
 
     def _get(self, ref: pb.VolumeRef) -> pb.Volume:
         return self._connection.call(self._stub.GetVolume, service.GetVolumeRequest(volume=ref)).volume

@@ -150,7 +150,7 @@ async def test_what_is_used_is_not_unmounted_and_who_uses_it_is_told(mounting: M
         with pytest.raises(ChildFailed) as failed:
             await mounting.detach([box.pid], mounted)
         assert failed.value.errno == errno.EBUSY
-        found = {(one.pid, one.what, one.path) for one in holders([box.pid, pid], mounted["device"])}
+        found = {(one.pid, one.what, one.path) for one in holders([box.pid, pid], [mounted["device"]])}
         assert {(pid, "file", "/data/file"), (pid, "directory", "/data"), (pid, "program", "/data/sleep")} <= found
         assert [one for one in found if one[1] == "mount"] == [(box.pid, "mount", "/data")]
     assert await mounting.detach([box.pid], mounted) == 1
@@ -163,9 +163,9 @@ async def test_by_force_it_goes_from_every_mount_namespace(mounting: Mounting, b
         box, "exec unshare -m sh -c 'mount -o bind /data /mnt 2>/dev/null; echo x; exec sleep 1000'"
     ) as process:
         pid = pid_below(process)
-        assert len([one for one in holders([box.pid, pid], mounted["device"]) if one.what == "mount"]) >= 4
+        assert len([one for one in holders([box.pid, pid], [mounted["device"]]) if one.what == "mount"]) >= 4
         assert await mounting.detach([box.pid, pid], mounted, force=True) >= 4
-        assert list(holders([box.pid, pid], mounted["device"])) == []
+        assert list(holders([box.pid, pid], [mounted["device"]])) == []
         wait_until(lambda: devices(mounting.volume) == [], "the loop device is gone")
 
 
@@ -173,7 +173,7 @@ async def test_what_was_unmounted_lazily_inside_is_found_by_its_open_file(mounti
     mounted = await mounting.attach(box)
     with running(box, "exec 5>/data/file; umount -l /data; echo x; exec sleep 1000") as process:
         pid = pid_below(process)
-        assert [(one.pid, one.what) for one in holders([box.pid, pid], mounted["device"])] == [(pid, "file")]
+        assert [(one.pid, one.what) for one in holders([box.pid, pid], [mounted["device"]])] == [(pid, "file")]
         assert devices(mounting.volume)
     wait_until(lambda: devices(mounting.volume) == [], "the loop device is gone")
 

@@ -34,6 +34,8 @@ COMMANDS = {
     "ps": ("processes", "List the processes in a container."),
     "image": ("images", "Import, list and delete images."),
     "volume": ("volumes", "Create, list, grow and delete volumes."),
+    "mount": ("volumes", "Mount a volume in a running container."),
+    "umount": ("volumes", "Take a volume out of a container again."),
     "cert": ("certificates", "Certificates for callers on other machines."),
     "whoami": ("system", "Who this caller is, as the kernel says."),
     "info": ("system", "What the service and its kernel can do."),

@@ -17,14 +17,18 @@ def _set_output(context: click.Context, _: click.Parameter, value: str | None) -
 
 
 def with_output(command: click.Command) -> click.Command:
-    """The same command, with `-o` after it too; of a group each of its commands as well."""
+    """The same command, with `-o` after it too; of a group each of its commands as well.
+
+    Where `-o` is the options of a mount, as it is for mount(8), only `--output` is.
+    """
     if isinstance(command, click.Group):
         for one in command.commands.values():
             with_output(one)
     if all(parameter.name != "output" for parameter in command.params):
+        taken = any("-o" in parameter.opts for parameter in command.params)
         command.params.append(
             click.Option(
-                ["-o", "--output"],
+                ["--output"] if taken else ["-o", "--output"],
                 type=click.Choice(["table", "json"]),
                 callback=_set_output,
                 expose_value=False,

@@ -18,6 +18,17 @@ FS_TYPES = click.Choice(["ext4", "btrfs", "xfs"])
 owner_option = click.option("--owner", metavar="REF", help="The container that it belongs to. Default: oneself.")
 
 
+MOUNT_FLAGS = frozenset({"suid", "noexec"})
+
+
+def mount_flags(context: click.Context, parameter: click.Parameter, value: str | None) -> frozenset[str]:
+    """`suid,noexec`."""
+    flags = frozenset(value.split(",")) if value else frozenset[str]()
+    if unknown := sorted(flags - MOUNT_FLAGS):
+        raise click.BadParameter(f"{','.join(unknown)}: there are {', '.join(sorted(MOUNT_FLAGS))}", context, parameter)
+    return flags
+
+
 @click.group("volume")
 def volume_command() -> None:
     """Create, list, grow and delete volumes: storage that outlives processes and moves between containers."""
@@ -103,12 +114,17 @@ def inspect_volume(options: Options, name: str, owner: str | None) -> None:
         print_json(told)
         return
     told["size"] = human_size(volume.size)
-    filesystems = told.pop("filesystems")
+    filesystems, attached = told.pop("filesystems"), told.pop("attached_to")
     for key, value in told.items():
         shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value or ""
         click.echo(f"{key:12} {escaped(str(shown))}".rstrip())
     rows = [(one["label"], one["type"], human_size(one["size"]), one["uuid"]) for one in filesystems]
     print_table(("label", "type", "size", "uuid"), rows)
+    if attached:
+        where = [
+            (one["container"], one["path"], one["filesystem"], "ro" if one["read_only"] else "rw") for one in attached
+        ]
+        print_table(("mounted in", "path", "filesystem", "mode"), where)
 
 
 @volume_command.command("grow")
@@ -140,18 +156,63 @@ def delete_volumes(options: Options, names: tuple[str, ...], owner: str | None) 
         each(names, delete)
 
 
+@click.command("mount")
+@click.argument("ref")
+@click.argument("volume", metavar="VOLUME[:LABEL]")
+@click.argument("path")
+@owner_option
+@click.option("--ro", "read_only", is_flag=True, help="Read-only; in another container than its owner, without ids.")
+@click.option("-o", "flags", metavar="FLAGS", callback=mount_flags, help="suid (set-uid programs count), noexec.")
+@click.pass_obj
+def mount_command(
+    options: Options, ref: str, volume: str, path: str, owner: str | None, read_only: bool, flags: frozenset[str]
+) -> None:
+    """Mount a volume, or one of its filesystems, in a running container: its owner, or one below that."""
+    name, _, label = volume.partition(":")
+    with options.connect() as client:
+        found = client.volumes.get(name, owner=owner)
+        wish = {"read_only": read_only, "suid": "suid" in flags, "noexec": "noexec" in flags}
+        found.mount(ref, path, filesystem=label, **wish)
+
+
+@click.command("umount")
+@click.argument("ref")
+@click.argument("path")
+@click.option("--force", is_flag=True, help="From wherever it is mounted there; kills what holds a file of it.")
+@click.pass_obj
+def umount_command(options: Options, ref: str, path: str, force: bool) -> None:
+    """Take the volume at a path out of a container again."""
+    with options.connect() as client:
+        client.volumes.unmount(ref, path, force=force)
+
+
 def volume_json(volume: "Volume") -> dict[str, Any]:
-    """A volume for programs. None is encrypted, and none is attached to anything, yet."""
+    """A volume for programs. None is encrypted yet."""
     return {
         "name": volume.name,
         "owner": volume.owner_id,
         "size": volume.size,
         "encrypted": False,
         "filesystems": filesystems_json(volume),
-        "attached_to": [],
+        "attached_to": attached_json(volume),
         "on_destroy": volume.on_destroy,
         "created": iso(volume.created),
     }
+
+
+def attached_json(volume: "Volume") -> list[dict[str, Any]]:
+    """Where it is mounted."""
+    from sysproc_client._core.values import to_hex
+
+    return [
+        {
+            "container": to_hex(one.container_id),
+            "path": one.path.decode(errors="backslashreplace"),
+            "filesystem": one.filesystem,
+            "read_only": one.read_only,
+        }
+        for one in volume.attached_to
+    ]
 
 
 def filesystems_json(volume: "Volume") -> list[dict[str, Any]]:

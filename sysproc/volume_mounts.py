@@ -1,0 +1,374 @@
+"""The verbs of volumes in containers: mount, unmount, and where one is mounted. The kernel is the only record.
+
+    mount     the volume's lock (nobody grows or deletes it meanwhile) -> job -> mounted
+    unmount   the topmost mount at the path, if it is of a volume -> job -> the device is free, or others have it
+    forced    all its mounts in the container, whatever uses them; who still holds a file of it is killed
+
+What was mounted goes with the container's last process, whoever dies: so nothing has to be undone after a crash, and
+nothing is mounted again when a container is started. The jobs are `sysproc.isolation.volumes`; volumes themselves
+`sysproc.volumes`. Whose volumes a caller may name is settled before (`sysproc.server.targets`).
+"""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sysproc.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    SysprocError,
+    Unavailable,
+)
+from sysproc.failpoints import failpoint
+from sysproc.host import Host
+from sysproc.ids import to_hex
+from sysproc.isolation.launcher_client import ChildFailed
+from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
+from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
+from sysproc.linux.loop import loops_backed_by
+from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
+from sysproc.process_list import pid_inside, read_status
+from sysproc.running import RunningContainer, RunningContainers
+from sysproc.storage import volumes as recorded
+from sysproc.storage.volumes import READY, Filesystem, VolumeRow
+from sysproc.storage.vsf.gpt import Partition, read_gpt
+from sysproc.to_end import to_end
+
+MOUNT_TIMEOUT_S = 60.0
+FREE_TIMEOUT_S = 10.0
+_PAUSE_S = 0.01
+# Of a container's mounts only these can be of a volume: its root cannot mount them from anything else.
+_TYPES = frozenset({"ext4", "btrfs", "xfs"})
+_ENDED = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
+_OF_THE_PATH = (errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
+_OF_THE_FILESYSTEM = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.EIO, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class WantedMount:
+    """A mount that somebody asks for. filesystem: its label; empty: the only one. path: absolute."""
+
+    filesystem: str
+    path: bytes
+    read_only: bool
+    suid: bool
+    noexec: bool
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Where a filesystem of a volume is mounted."""
+
+    container_id: int
+    path: bytes
+    filesystem: str
+    read_only: bool
+
+
+class VolumeMounts:
+    """One instance, used from one event loop. frame: where jobs attach what they build (`launcher_protocol`)."""
+
+    def __init__(self, host: Host, held: RunningContainers, frame: Path) -> None:
+        self._host, self._held, self._frame = host, held, frame
+
+    # -- mount
+
+    async def mount(self, container: RunningContainer, volume: VolumeRow, wanted: WantedMount) -> None:
+        """Mount a filesystem of a volume. Raises PermissionDenied, NotFound, FailedPrecondition, InvalidArgument."""
+        check_below(container, volume)
+        async with self._host.volume_files.lock(volume.id):
+            row = await self._host.database.read(lambda c: recorded.by_id(c, volume.id))
+            if row is None or row.state != READY:
+                raise recorded.gone(volume.id)
+            values = await to_end(self._values, container, row, wanted)
+            try:
+                with mount_failures(row, wanted):
+                    await self._host.launcher.run_job(
+                        "attach", values, [container.init_pidfd], timeout_s=MOUNT_TIMEOUT_S
+                    )
+            except SysprocError:
+                await self._until_free(Path(values["file"]))
+                raise
+            failpoint("volumes.mount.after_job")
+
+    def _values(self, container: RunningContainer, volume: VolumeRow, wanted: WantedMount) -> Mapping[str, Any]:
+        filesystem, partition = self._part(volume, wanted.filesystem)
+        return {
+            "file": str(self._host.volume_files.path(volume)),
+            "fstype": filesystem.type,
+            "offset": partition.offset_bytes,
+            "size": partition.size_bytes,
+            "path": wanted.path.hex(),
+            "read_only": wanted.read_only,
+            "suid": wanted.suid,
+            "noexec": wanted.noexec,
+            # Others than the owner, if they may only read, get none of its ids: nothing can be said back.
+            "own_ids": not wanted.read_only or container.id == volume.owner_id,
+            "frame": str(self._frame),
+        }
+
+    def _part(self, volume: VolumeRow, label: str) -> tuple[Filesystem, Partition]:
+        labels = [one.label for one in volume.filesystems]
+        if (label and label not in labels) or (not label and len(labels) > 1):
+            raise no_filesystem(volume, label)
+        at = labels.index(label) if label else 0
+        fd = os.open(self._host.volume_files.path(volume), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return volume.filesystems[at], read_gpt(fd).partitions[at]
+        finally:
+            os.close(fd)
+
+    # -- unmount
+
+    async def unmount(self, container: RunningContainer, path: bytes, *, force: bool) -> None:
+        """Take the topmost volume at a path out again. Raises NotFound, FailedPrecondition (who uses it)."""
+        mounted, file = await to_end(self._mounted_at, container, path)
+        device = await to_end(device_of_path, container.init_pid, mounted)
+        if force:
+            await self._unmount_all(container, mounted, device)
+        else:
+            await self._unmount_one(container, mounted, device)
+        await self._until_free(file)
+
+    async def _unmount_one(self, container: RunningContainer, mounted: Mounted, device: str) -> None:
+        path = mounted.point
+        try:
+            await self._detach(container, mounted, force=False)
+        except ChildFailed as failure:
+            if failure.errno != errno.EBUSY:
+                raise unmount_failed(path, failure) from failure
+            users = await to_end(self._users, container, device, mounted)
+            raise busy(path, users) from failure
+
+    def _mounted_at(self, container: RunningContainer, path: bytes) -> tuple[Mounted, Path]:
+        """What is on top there, and the volume's file."""
+        wanted = b"/" + b"/".join(part for part in path.split(b"/") if part)
+        found = [one for one in mounts_in(container) if one.point == wanted]
+        file = self._file_of(found[-1]) if found else None
+        if file is None:
+            raise not_mounted(path)
+        return found[-1], file
+
+    def _file_of(self, mounted: Mounted) -> Path | None:
+        """The file of the volume that is mounted; None if it is of none."""
+        if mounted.fstype not in _TYPES or not mounted.source.startswith("/dev/loop"):
+            return None
+        try:
+            file = Path(loop_attribute(mounted.source, "backing_file"))
+        except FileNotFoundError:
+            return None
+        return file if file.parent == self._host.state_dir.volumes else None
+
+    async def _until_free(self, file: Path) -> None:
+        """Until the kernel has nothing of it any more, unless it is mounted elsewhere. Raises FailedPrecondition."""
+        await to_end(self._wait_free, file)
+
+    def _wait_free(self, file: Path) -> None:
+        deadline = time.monotonic() + FREE_TIMEOUT_S
+        while self._is_lingering(file):
+            if time.monotonic() > deadline:
+                raise lingers()
+            time.sleep(_PAUSE_S)
+
+    def _is_lingering(self, file: Path) -> bool:
+        """Whether a loop device has it, and no container does."""
+        devices = set(loops_backed_by(file))
+        everywhere = (mounted.source for container in self._held.all().values() for mounted in mounts_in(container))
+        return bool(devices) and devices.isdisjoint(everywhere)
+
+    async def _detach(self, container: RunningContainer, mounted: Mounted, *, force: bool) -> None:
+        pids = [container.init_pid, *(pid for pid in container.cgroup.pids() if pid != container.init_pid)]
+        values = {"pids": pids, "device": mounted.device, "mount": mounted.id, "force": force}
+        await self._host.launcher.run_job("detach", values, timeout_s=MOUNT_TIMEOUT_S)
+
+    async def _unmount_all(self, container: RunningContainer, mounted: Mounted, device: str) -> None:
+        deadline = time.monotonic() + FREE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with unmounting(mounted.point):
+                await self._detach(container, mounted, force=True)
+            users = await to_end(self._holders, container, device, mounted)
+            if not users:
+                return
+            await to_end(kill, {one.pid for one in users} - {container.init_pid})
+        raise busy(mounted.point, await to_end(self._users, container, device, mounted))
+
+    def _holders(self, container: RunningContainer, device: str, mounted: Mounted) -> list[Holder]:
+        return list(holders(container.cgroup.pids(), {device, mounted.device}))
+
+    def _users(self, container: RunningContainer, device: str, mounted: Mounted) -> list[str]:
+        """Who uses it, by their pids inside; the mount itself is none."""
+        found = []
+        for one in self._holders(container, device, mounted):
+            if one.what == "mount" and one.path == os.fsdecode(mounted.point):
+                continue
+            status = read_status(one.pid)
+            if status is not None:
+                found.append(f"{status['Name']} ({pid_inside(status)}): {one.what} {one.path}")
+        return found
+
+    # -- where
+
+    async def attachments(self, rows: Sequence[VolumeRow]) -> Mapping[int, Sequence[Attachment]]:
+        """Where each of these volumes is mounted, by its id."""
+        return await to_end(self._attachments, rows)
+
+    def _attachments(self, rows: Sequence[VolumeRow]) -> Mapping[int, Sequence[Attachment]]:
+        devices = {device: row for row in rows for device in loops_backed_by(self._host.volume_files.path(row))}
+        found: dict[int, list[Attachment]] = {row.id: [] for row in rows}
+        if devices:
+            for container in self._held.all().values():
+                for mounted in mounts_in(container):
+                    if mounted.source in devices and mounted.fstype in _TYPES:
+                        row = devices[mounted.source]
+                        found[row.id].append(self._attachment(container, row, mounted))
+        return found
+
+    def _attachment(self, container: RunningContainer, row: VolumeRow, mounted: Mounted) -> Attachment:
+        offset = int(loop_attribute(mounted.source, "offset"))
+        fd = os.open(self._host.volume_files.path(row), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            at = [one.offset_bytes for one in read_gpt(fd).partitions].index(offset)
+        finally:
+            os.close(fd)
+        return Attachment(container.id, mounted.point, row.filesystems[at].label, mounted.read_only)
+
+
+def loop_attribute(device: str, name: str) -> str:
+    """What sysfs says of a loop device (Documentation/ABI/testing/sysfs-block-loop). FileNotFoundError: it is free."""
+    return Path("/sys/block", Path(device).name, "loop", name).read_text().rstrip("\n")
+
+
+def mounts_in(container: RunningContainer) -> Iterator[Mounted]:
+    """All mounts of a container; none once it has ended."""
+    try:
+        yield from mounts_of(container.init_pid)
+    except OSError as failure:
+        if failure.errno not in _ENDED:
+            raise
+
+
+def kill(pids: Collection[int]) -> None:
+    """SIGKILL to each; those that have ended meanwhile have ended."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            pidfd = pidfd_open(pid)
+            pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+
+
+def check_below(container: RunningContainer, volume: VolumeRow) -> None:
+    """Raise PermissionDenied unless the volume is the host's, the container's own, or of one above it."""
+    if volume.owner_id is not None and to_hex(volume.owner_id) not in container.path:
+        raise PermissionDenied(
+            f"The volume {volume.name} is not of this container, nor of one above it.",
+            resolution="A volume can be mounted in its owner and in what is below that.",
+            reason="VOLUME_OUT_OF_REACH",
+        )
+
+
+@contextmanager
+def mount_failures(volume: VolumeRow, wanted: WantedMount) -> Iterator[None]:
+    """What the job says, in words for the caller."""
+    try:
+        yield
+    except ChildFailed as failure:
+        path = os.fsdecode(wanted.path)
+        if failure.errno == errno.ESRCH:
+            raise ended() from failure
+        if failure.target.startswith("/") and failure.errno in (*_OF_THE_PATH, errno.EBUSY):
+            raise InvalidArgument(
+                f"Nothing can be mounted at {path}: {failure.target}: {os.strerror(failure.errno)}.",
+                resolution="Name a directory of the container, or one that can be made there.",
+                reason="BAD_MOUNT_POINT",
+                metadata={"path": path},
+            ) from failure
+        if failure.errno in (errno.EBUSY, *_OF_THE_FILESYSTEM):
+            raise FailedPrecondition(
+                f"The volume {volume.name} cannot be mounted.",
+                details=f"{failure}.",
+                resolution="It is in use as a raw disk, damaged, or of a type that this kernel does not know.",
+                reason="VOLUME_UNUSABLE",
+                metadata={"volume": volume.name},
+            ) from failure
+        raise
+
+
+@contextmanager
+def unmounting(point: bytes) -> Iterator[None]:
+    """The same of the other job."""
+    try:
+        yield
+    except ChildFailed as failure:
+        raise unmount_failed(point, failure) from failure
+
+
+def unmount_failed(path: bytes, failure: ChildFailed) -> FailedPrecondition | NotFound | Unavailable:
+    """It was gone, its container has ended, or the kernel does not do it."""
+    if failure.errno in (errno.EINVAL, errno.ENOENT):
+        return not_mounted(path)
+    if failure.errno == errno.ESRCH:
+        return ended()
+    return Unavailable(
+        f"The volume at {os.fsdecode(path)} was not unmounted.",
+        details=f"{failure}.",
+        resolution="Try again; with `force` it goes in any case.",
+        reason="UNMOUNT_FAILED",
+    )
+
+
+def ended() -> FailedPrecondition:
+    """There is nowhere to mount it."""
+    return FailedPrecondition(
+        "The container has just ended.",
+        resolution="Start it again.",
+        reason="CONTAINER_ENDED",
+    )
+
+
+def no_filesystem(volume: VolumeRow, label: str) -> NotFound:
+    """The volume has no filesystem of this label, or several."""
+    labels = ", ".join(one.label for one in volume.filesystems)
+    what = f"has no filesystem {label}" if label else "has several filesystems"
+    return NotFound(
+        f"The volume {volume.name} {what}: {labels}.",
+        resolution="Name one of these: `VOLUME:LABEL`.",
+        reason="FILESYSTEM_NOT_FOUND",
+        metadata={"volume": volume.name, "labels": labels},
+    )
+
+
+def not_mounted(path: bytes) -> NotFound:
+    """Nothing of ours is there."""
+    return NotFound(
+        f"No volume is mounted at {os.fsdecode(path)}.",
+        resolution="`sysproc volume inspect` shows where a volume is mounted.",
+        reason="NOT_MOUNTED",
+        metadata={"path": os.fsdecode(path)},
+    )
+
+
+def lingers() -> FailedPrecondition:
+    """It is mounted nowhere, and yet in use."""
+    return FailedPrecondition(
+        "The volume is unmounted, but something still holds it: a file that a process has open since it was there.",
+        resolution="End that process, or stop the container.",
+        reason="VOLUME_LINGERS",
+    )
+
+
+def busy(path: bytes, users: Sequence[str]) -> FailedPrecondition:
+    """Somebody uses it."""
+    return FailedPrecondition(
+        f"The volume at {os.fsdecode(path)} is in use: {'; '.join(users[:10]) or 'by what has ended meanwhile'}.",
+        resolution="End that first; `force` ends it.",
+        reason="MOUNT_BUSY",
+        metadata={"users": "\n".join(users[:100])},
+    )
