@@ -16,10 +16,10 @@ END_STREAM, PADDED = 1, 8
 HEADER = Struct(">BHBBL")
 # Of a stream; the bit above it is reserved.
 NUMBER = 2**31 - 1
-# What a frame costs, in calls: a call begins with HEADERS. Of the others there are honestly more (a stream of input
-# or output needs one for each few KiB), but many for nothing are a flood, too: pings, settings, resets. A message in
-# DATA costs besides: a frame can have thousands, and each is work for the interpreter (input for a process: 0.4 ms of
-# processor time, a call 0.6).
+# What a frame costs, in calls: a call begins with HEADERS, and its first message is part of it. Of the others there are
+# honestly more (a stream of input or output needs one for each few KiB), but many for nothing are a flood, too: pings,
+# settings, resets. Further messages in DATA cost besides: a frame can have thousands, and each is work for the
+# interpreter (input for a process: 0.4 ms of processor time, a call 0.6).
 CALL, CARRIER, OTHER, MESSAGE = 1.0, 0.01, 0.1, 0.5
 _COSTS = {DATA: CARRIER, HEADERS: CALL, WINDOW_UPDATE: CARRIER}
 

@@ -20,12 +20,15 @@ class Held:
 
 
 class Stream:
-    """prefix: of the next message, as far as it is there. left: of the message that arrives. held: of the last one."""
+    """prefix: of the next message, as far as it is there. left: of the message that arrives. held: of the last one.
 
-    __slots__ = ("held", "left", "prefix")
+    opened: its first message has begun, which is part of the call and of its price.
+    """
+
+    __slots__ = ("held", "left", "opened", "prefix")
 
     def __init__(self) -> None:
-        self.prefix, self.left, self.held = b"", 0, 0
+        self.prefix, self.left, self.held, self.opened = b"", 0, 0, False
 
 
 class Streams:
@@ -62,7 +65,7 @@ class Streams:
             self.end(number)
 
     def received(self, number: int, data: bytes, at: int, end: int, most: int) -> tuple[int, int]:
-        """Of DATA, from a place to another: how far it goes if so many messages may begin, and how many did."""
+        """Of DATA, from a place to another: how far it goes if so many more messages may begin, and how many did."""
         stream = self._open.get(number)
         if stream is None:
             return end, 0
@@ -72,14 +75,17 @@ class Streams:
                 at = self._body(stream, at, end)
             elif stream.prefix:
                 at = self._prefix(stream, data, at, end)
-            elif begun < most:
-                begun += 1
-                self._held.bytes -= stream.held
-                stream.held = 0
-                at = self._prefix(stream, data, at, end)
+            elif begun < most or not stream.opened:
+                begun += stream.opened
+                at = self._begin(stream, data, at, end)
             else:
                 break
         return at, begun
+
+    def _begin(self, stream: Stream, data: bytes, at: int, end: int) -> int:
+        self._held.bytes -= stream.held
+        stream.held, stream.opened = 0, True
+        return self._prefix(stream, data, at, end)
 
     def _body(self, stream: Stream, at: int, end: int) -> int:
         step = min(stream.left, end - at)
