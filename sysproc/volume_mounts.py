@@ -24,6 +24,7 @@ from sysproc.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    ResourceExhausted,
     SysprocError,
     Unavailable,
 )
@@ -33,7 +34,7 @@ from sysproc.ids import to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
-from sysproc.linux.loop import loops_backed_by
+from sysproc.linux.loop import loops_backed_by, loops_by_file
 from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.process_list import pid_inside, read_status
 from sysproc.running import RunningContainer, RunningContainers
@@ -44,6 +45,8 @@ from sysproc.to_end import to_end
 
 MOUNT_TIMEOUT_S = 60.0
 FREE_TIMEOUT_S = 10.0
+# Of one container: the kernel's memory for them is counted for nobody.
+MOST_MOUNTS = 256
 _PAUSE_S = 0.01
 # Of a container's mounts only these can be of a volume: its root cannot mount them from anything else.
 _TYPES = frozenset({"ext4", "btrfs", "xfs"})
@@ -100,6 +103,8 @@ class VolumeMounts:
             failpoint("volumes.mount.after_job")
 
     def _values(self, container: RunningContainer, volume: VolumeRow, wanted: WantedMount) -> Mapping[str, Any]:
+        if sum(self._file_of(one) is not None for one in mounts_in(container)) >= MOST_MOUNTS:
+            raise too_many_mounts()
         filesystem, partition = self._part(volume, wanted.filesystem)
         return {
             "file": str(self._host.volume_files.path(volume)),
@@ -221,7 +226,7 @@ class VolumeMounts:
         return await to_end(self._attachments, rows)
 
     def _attachments(self, rows: Sequence[VolumeRow]) -> Mapping[int, Sequence[Attachment]]:
-        devices = {device: row for row in rows for device in loops_backed_by(self._host.volume_files.path(row))}
+        devices = self._devices(rows)
         found: dict[int, list[Attachment]] = {row.id: [] for row in rows}
         if devices:
             for container in self._held.all().values():
@@ -230,6 +235,11 @@ class VolumeMounts:
                         row = devices[mounted.source]
                         found[row.id].append(self._attachment(container, row, mounted))
         return found
+
+    def _devices(self, rows: Sequence[VolumeRow]) -> Mapping[str, VolumeRow]:
+        """The loop devices of volumes: the host's are looked at once, whatever many there are of both."""
+        by_file = loops_by_file()
+        return {device: row for row in rows for device in by_file.get(str(self._host.volume_files.path(row)), ())}
 
     def _attachment(self, container: RunningContainer, row: VolumeRow, mounted: Mounted) -> Attachment:
         offset = int(loop_attribute(mounted.source, "offset"))
@@ -342,6 +352,16 @@ def no_filesystem(volume: VolumeRow, label: str) -> NotFound:
         resolution="Name one of these: `VOLUME:LABEL`.",
         reason="FILESYSTEM_NOT_FOUND",
         metadata={"volume": volume.name, "labels": labels},
+    )
+
+
+def too_many_mounts() -> ResourceExhausted:
+    """The container has enough of them."""
+    return ResourceExhausted(
+        f"There are {MOST_MOUNTS} volumes mounted in this container already.",
+        resolution="Unmount some of them.",
+        reason="TOO_MANY_MOUNTS",
+        metadata={"most": str(MOST_MOUNTS)},
     )
 
 

@@ -57,9 +57,9 @@ def loop_ctl_get_free() -> int:
         os.close(control)
 
 
-def loops_backed_by(path: Path) -> list[str]:
-    """The loop devices of this host on a file (sysfs, `loop/backing_file`): `/dev/loop3`."""
-    found = []
+def loops_by_file() -> dict[str, list[str]]:
+    """The loop devices of this host (`/dev/loop3`), by the path of their file (sysfs, `loop/backing_file`)."""
+    found: dict[str, list[str]] = {}
     for file in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             backing = file.read_text(errors="surrogateescape").rstrip("\n")
@@ -67,9 +67,13 @@ def loops_backed_by(path: Path) -> list[str]:
             if failure.errno not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
                 raise
             continue  # it was freed just now
-        if backing == str(path):
-            found.append(f"/dev/{file.parts[3]}")
+        found.setdefault(backing, []).append(f"/dev/{file.parts[3]}")
     return found
+
+
+def loops_backed_by(path: Path) -> list[str]:
+    """The loop devices of this host on a file."""
+    return loops_by_file().get(str(path), [])
 
 
 def _open_node(number: int) -> int:

@@ -10,11 +10,13 @@ from functools import partial
 
 import pytest
 
+from sysproc.volume_mounts import MOST_MOUNTS
 from sysproc_client import (
     Client,
     Container,
     FailedPrecondition,
     InvalidArgument,
+    LimitExceeded,
     NotFound,
     PermissionDenied,
     SysprocError,
@@ -220,3 +222,12 @@ def test_the_command_mounts_shows_and_unmounts(sysproc: Sysproc, box: Container)
     assert sysproc("umount", "box", "/data").returncode == 0
     assert sysproc("mount", "box", "data", "/data", "-o", "dev").returncode == 2
     assert sysproc("volume", "delete", "data").returncode == 0
+
+
+def test_a_container_has_no_more_mounts_than_it_may(client: Client, box: Container) -> None:
+    data = client.volumes.create("data", size="32M")
+    data.mount(box, "/data")
+    bind = "mkdir /tmp/$i && mount -o bind /data /tmp/$i || exit 1"
+    says(box, f"i=1; while [ $i -lt {MOST_MOUNTS} ]; do {bind}; i=$((i+1)); done")
+    with pytest.raises(LimitExceeded, match="volumes mounted"):
+        data.mount(box, "/more")
