@@ -224,6 +224,19 @@ def test_the_command_mounts_shows_and_unmounts(sysproc: Sysproc, box: Container)
     assert sysproc("volume", "delete", "data").returncode == 0
 
 
+def test_a_name_alone_is_the_containers_own_volume_before_the_callers(sysproc: Sysproc, box: Container) -> None:
+    for owner in ((), ("--owner", "box")):
+        assert sysproc("volume", "create", "data", "--size", "32M", *owner).returncode == 0
+    assert sysproc("mount", "box", "data", "/data").returncode == 0
+    listed = json.loads(sysproc("volume", "list", "-o", "json").stdout)
+    assert {one["owner"]: len(one["attached_to"]) for one in listed} == {"": 0, box.id: 1}
+    assert sysproc("umount", "box", "/data").returncode == 0
+    assert sysproc("volume", "delete", "box/data").returncode == 0
+    assert sysproc("mount", "box", "data", "/data").returncode == 0
+    assert b"no volume named other" in sysproc("mount", "box", "other", "/data").stderr
+    assert b"no container nobody" in sysproc("mount", "nobody", "data", "/data").stderr
+
+
 def test_a_container_has_no_more_mounts_than_it_may(client: Client, box: Container) -> None:
     data = client.volumes.create("data", size="32M")
     data.mount(box, "/data")

@@ -12,6 +12,7 @@ from sysproc_client.cli.output import escaped, human_age, human_size, iso, print
 from sysproc_client.cli.several import each, printed_at_end
 
 if TYPE_CHECKING:
+    from sysproc_client.client import Client
     from sysproc_client.volumes import Volume
 
 FS_TYPES = click.Choice(["ext4", "btrfs", "xfs"])
@@ -167,12 +168,28 @@ def delete_volumes(options: Options, names: tuple[str, ...], owner: str | None) 
 def mount_command(
     options: Options, ref: str, volume: str, path: str, owner: str | None, read_only: bool, flags: frozenset[str]
 ) -> None:
-    """Mount a volume, or one of its filesystems, in a running container: its owner, or one below that."""
+    """Mount a volume, or one of its filesystems, in a running container: its owner, or one below that.
+
+    A name alone is that of the container's own volume; if it has none of that name, of the caller's.
+    """
     name, _, label = volume.partition(":")
     with options.connect() as client:
-        found = client.volumes.get(name, owner=owner)
+        found = volume_for(client, ref, name, owner)
         wish = {"read_only": read_only, "suid": "suid" in flags, "noexec": "noexec" in flags}
         found.mount(ref, path, filesystem=label, **wish)
+
+
+def volume_for(client: "Client", ref: str, name: str, owner: str | None) -> "Volume":
+    """The volume that is meant by a name beside a container."""
+    from sysproc_client import NotFound
+
+    if owner is None and "/" not in name:
+        try:
+            return client.volumes.get(name, owner=ref)
+        except NotFound as missing:
+            if missing.reason != "VOLUME_NOT_FOUND":
+                raise
+    return client.volumes.get(name, owner=owner)
 
 
 @click.command("umount")
