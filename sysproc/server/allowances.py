@@ -44,6 +44,21 @@ class Allowance:
         self._accepts.spend(1)
         return 0
 
+    async def pay(self, calls: float) -> None:
+        """Wait until it has as much left as so many calls, in turn with its connections, and take that."""
+        if self._turns.free and self._turns.bucket.tokens >= calls:
+            self._turns.bucket.spend(calls)
+            return
+        paid: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def take() -> None:
+            if not paid.done():
+                self._turns.bucket.spend(calls)
+                paid.set_result(None)
+
+        self._turns.wait(calls, take)
+        await paid
+
     def check(self) -> None:
         """Raise ConnectionRefusedError if there can be no more connections now."""
         if len(self._connections) >= self._most:

@@ -59,6 +59,11 @@ class Turns:
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._timed = False
 
+    @property
+    def free(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiting
+
     def wait(self, price: float, go_on: Callable[[], None]) -> None:
         """Call this when so much can be paid, after those who came before."""
         self._waiting.append((price, go_on))

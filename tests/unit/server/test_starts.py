@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from sysproc.server.starts import Starts
+from sysproc.server.allowances import Allowance, Bounds
+from sysproc.server.starts import PRICE, Starts
+from sysproc.server.throttle import Rate
 
 MOST = 2
 
@@ -71,3 +73,40 @@ async def test_one_that_is_cancelled_leaves_its_turn_to_the_next() -> None:
     assert await settled([last]) == [True]
     await last.end()
     await asyncio.wait({first.task, waiting.task})
+
+
+async def test_a_start_begins_when_it_is_paid_and_only_others_of_its_container_wait_for_that() -> None:
+    paid: dict[int, asyncio.Event] = {7: asyncio.Event(), 8: asyncio.Event()}
+    asked: list[tuple[int, float]] = []
+
+    async def pay(container_id: int, calls: float) -> None:
+        asked.append((container_id, calls))
+        await paid[container_id].wait()
+
+    starts = Starts(1, pay)
+    first, second, other, host = (Verb(starts, one) for one in (7, 7, 8, None))
+    paid[8].set()
+    assert await settled([first, second, other, host]) == [False, False, True, True]
+    assert asked == [(7, PRICE), (8, PRICE)]
+    paid[7].set()
+    assert await settled([first, second]) == [True, False]
+    for verb in (first, second, other, host):
+        await verb.end()
+
+
+async def test_what_costs_as_much_as_several_calls_is_paid_in_turn_with_connections() -> None:
+    allowance = Allowance(Bounds(connections=1, calls=Rate(per_second=1000, burst=4), accepts=Rate(1, 1), held_bytes=1))
+    await asyncio.wait_for(allowance.pay(4), 10)
+    second, third = asyncio.create_task(allowance.pay(4)), asyncio.create_task(allowance.pay(1))
+    await asyncio.wait({second, third}, return_when=asyncio.FIRST_COMPLETED)
+    assert (second.done(), third.done()) == (True, False)
+    await third
+
+
+async def test_who_goes_away_before_it_is_paid_pays_nothing() -> None:
+    allowance = Allowance(Bounds(connections=1, calls=Rate(per_second=100, burst=4), accepts=Rate(1, 1), held_bytes=1))
+    await allowance.pay(4)
+    gone = asyncio.create_task(allowance.pay(4))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait_for(allowance.pay(4), 10)
