@@ -1,13 +1,14 @@
 """Runs the suites, and sums them up: `python -m tests [SUITE …] [-- PYTEST-ARGUMENT …]`.
 
-    vm ───────────────────────────────────────────────▶ its output, when it has ended
-    lint ▸ unit ▸ kernel ▸ e2e ▸ … one after the other
+    lint ▸ unit ▸ kernel ▸ e2e ▸ …         one after the other
+    vm ▸ crash                             beside them; what they say comes when they have ended
 
 Each suite is a directory beside this file and a process of its own, because the kernel tests must not share
 one with gRPC's threads. What a suite needs is in its conftest.py, options are in `tests/conftest.py`.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,8 @@ ROOT = HERE.parent
 REPORTS = ROOT / ".cache" / "junit"
 
 FIRST = ("lint", "unit", "kernel", "e2e")
-# Has a kernel of its own, and waits for it most of the time.
-BESIDE = "vm"
+# The longest, that wait most of the time: for a machine of their own, for daemons that start.
+BESIDE = ("vm", "crash")
 
 NO_TESTS_COLLECTED = 5
 
@@ -41,8 +42,8 @@ class Outcome:
 def suites() -> Iterator[str]:
     """All suites in order: quick ones first, and none forgotten."""
     present = {file.relative_to(HERE).parts[0] for file in HERE.glob("*/**/test_*.py")}
-    between = sorted(present - {*FIRST, BESIDE})
-    yield from (suite for suite in (*FIRST, *between, BESIDE) if suite in present)
+    between = sorted(present - {*FIRST, *BESIDE})
+    yield from (suite for suite in (*FIRST, *between, *BESIDE) if suite in present)
 
 
 def kind(case: ElementTree.Element) -> str:
@@ -94,30 +95,37 @@ def outcome(suite: str, status: int) -> Outcome:
 
 
 @contextmanager
-def beside(suite: str, arguments: Sequence[str]) -> Iterator[Callable[[], Outcome]]:
-    """Run one while others run; what is yielded waits for its end, prints what it said, and returns its outcome."""
+def beside(named: Sequence[str], arguments: Sequence[str]) -> Iterator[Callable[[], list[Outcome]]]:
+    """Run these while others run; what is yielded waits for their end, prints what they said, returns how it was."""
+    again = [sys.executable, "-m", "tests", *named, "--", *arguments]
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command(suite, arguments), cwd=ROOT, stdout=said, stderr=said)
+        # A session of its own, which is ended as a whole.
+        process = subprocess.Popen(again, cwd=ROOT, stdout=said, stderr=said, start_new_session=True)
 
-        def ended() -> Outcome:
+        def ended() -> list[Outcome]:
             status = process.wait()
             said.seek(0)
-            print(f"\n──── tests/{suite}", said.read().decode(errors="replace"), sep="\n", flush=True)
-            return outcome(suite, status)
+            print(said.read().decode(errors="replace"), flush=True)
+            found = [outcome(suite, 0) for suite in named]
+            died = status and not any(one.bad for one in found)
+            error = Outcome(Counter(errors=1), (f"ERROR {', '.join(named)}: ended with {status}",))
+            return [*found, error] if died else found
 
         try:
             yield ended
         finally:
-            process.terminate()
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
 
 
 def run_all(named: Sequence[str], arguments: Sequence[str]) -> list[Outcome]:
     """Run the suites that are named."""
-    if BESIDE not in named or len(named) == 1:
+    those, others = [one for one in named if one in BESIDE], [one for one in named if one not in BESIDE]
+    if not those or not others:
         return [run(suite, arguments) for suite in named]
-    with beside(BESIDE, arguments) as ended:
-        return [*(run(suite, arguments) for suite in named if suite != BESIDE), ended()]
+    with beside(those, arguments) as ended:
+        return [*(run(suite, arguments) for suite in others), *ended()]
 
 
 def closing_line(counts: Counter[str], seconds: float) -> str:

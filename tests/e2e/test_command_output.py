@@ -21,11 +21,13 @@ from sysproc_client import Client
 from sysproc_client.cli.certificates import cert_command
 from sysproc_client.cli.images import image_command
 from sysproc_client.cli.main import COMMANDS
+from sysproc_client.cli.volumes import volume_command
 from tests.archives import Archive
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
 
 COMMAND = str(Path(sys.executable).with_name("sysproc"))
+VOLUME_FIELDS = {"name", "size", "owner", "encrypted", "filesystems", "attached_to"}
 FIELDS = {"id", "name", "parent", "state", "image", "created"}
 
 # One line of each subcommand, in an order in which all of them work, and what is true of its JSON. `a` is there.
@@ -40,6 +42,13 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "thaw": ("a", lambda it: it[0]["state"] == "running"),
     "stop": ("a/b", lambda it: it[0]["state"] == "stopped"),
     "start": ("a/b", lambda it: it[0]["state"] == "running"),
+    "volume create": ("data --size 16M --owner a", lambda it: (it["name"], it["size"]) == ("data", 16 << 20)),
+    "mount": ("a data /data", lambda it: [one["path"] for one in it["attached_to"]] == ["/data"]),
+    "volume list": ("", lambda it: [one.keys() >= VOLUME_FIELDS for one in it] == [True]),
+    "umount": ("a /data", lambda it: it["path"] == "/data"),
+    "volume grow": ("a/data --size 32M", lambda it: it["size"] == 32 << 20),
+    "volume inspect": ("a/data", lambda it: it["attached_to"] == [] and it["filesystems"][0]["label"] == "data"),
+    "volume delete": ("a/data", lambda it: it == ["a/data"]),
     "destroy": ("a/b", lambda it: len(it) == 1 and len(it[0]) == 16),
     "whoami": ("", lambda it: it["authority"] is True),
     "info": ("", lambda it: it["features"][0]["name"]),
@@ -63,7 +72,7 @@ def json_of(sysproc: Sysproc, *arguments: str) -> Any:
 
 
 def test_the_lines_here_are_all_subcommands() -> None:
-    groups = {"image": image_command, "cert": cert_command}
+    groups = {"image": image_command, "volume": volume_command, "cert": cert_command}
     grouped = {f"{group} {name}" for group, command in groups.items() for name in command.commands}
     assert LINES.keys() | OF_COMMANDS_INSIDE.keys() == (COMMANDS.keys() - groups.keys()) | grouped
 
@@ -77,7 +86,9 @@ def test_every_subcommand_prints_json_if_asked(
     client.create(name="a")
     for subcommand, (line, holds) in LINES.items():
         words = [*subcommand.split(), *line.format(tar=tmp_path / "image.tar", tls=tmp_path / "tls").split()]
-        told = json_of(sysproc, *([*words, "-o", "json"] if after else ["-o", "json", *words]))
+        # After `mount`, `-o` is about the mount, as for mount(8).
+        option = "--output" if subcommand == "mount" else "-o"
+        told = json_of(sysproc, *([*words, option, "json"] if after else ["-o", "json", *words]))
         assert holds(told), (subcommand, told)
 
 

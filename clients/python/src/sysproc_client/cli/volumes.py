@@ -177,6 +177,8 @@ def mount_command(
         found = volume_for(client, ref, name, owner)
         wish = {"read_only": read_only, "suid": "suid" in flags, "noexec": "noexec" in flags}
         found.mount(ref, path, filesystem=label, **wish)
+        if options.output == "json":
+            print_json(volume_json(found.refresh()))
 
 
 def volume_for(client: "Client", ref: str, name: str, owner: str | None) -> "Volume":
@@ -201,6 +203,8 @@ def umount_command(options: Options, ref: str, path: str, force: bool) -> None:
     """Take the volume at a path out of a container again."""
     with options.connect() as client:
         client.volumes.unmount(ref, path, force=force)
+    if options.output == "json":
+        print_json({"container": ref, "path": path})
 
 
 def volume_json(volume: "Volume") -> dict[str, Any]:
