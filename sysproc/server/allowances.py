@@ -44,19 +44,23 @@ class Allowance:
         self._accepts.spend(1)
         return 0
 
-    async def pay(self, calls: float) -> None:
-        """Wait until it has as much left as so many calls, in turn with its connections, and take that."""
-        if self._turns.free and self._turns.bucket.tokens >= calls:
-            self._turns.bucket.spend(calls)
+    async def pay(self, calls: int) -> None:
+        """Wait until it has so many calls left, one after the other in turn with its connections, and take them."""
+        for _ in range(calls):
+            await self._pay_one()
+
+    async def _pay_one(self) -> None:
+        if self._turns.free and self._turns.bucket.tokens >= 1:
+            self._turns.bucket.spend(1)
             return
         paid: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def take() -> None:
             if not paid.done():
-                self._turns.bucket.spend(calls)
+                self._turns.bucket.spend(1)
                 paid.set_result(None)
 
-        self._turns.wait(calls, take)
+        self._turns.wait(1, take)
         await paid
 
     def check(self) -> None:

@@ -14,17 +14,17 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 # Beside the call itself. Processor time of the daemon: a call 0.6 ms, starting a process 3, a container 11.
-PRICE = 4.0
+PRICE = 4
 
 
-async def free(_: int, __: float) -> None:
+async def free(_: int, __: int) -> None:
     """Nothing is to be paid."""
 
 
 class Starts:
     """Used from one event loop. pay: waits until a container can pay so many calls, and takes them."""
 
-    def __init__(self, most_per_container: int, pay: Callable[[int, float], Awaitable[None]] = free) -> None:
+    def __init__(self, most_per_container: int, pay: Callable[[int, int], Awaitable[None]] = free) -> None:
         self._most, self._pay = most_per_container, pay
         self._turns: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 

@@ -76,7 +76,7 @@ log = structlog.get_logger()
 
 GRPC_SOCKET = "grpc.sock"
 # What a container may begin at once after a pause, in calls (for so long's rate) and connections: others wait for it.
-CALLS_AT_ONCE_S, LEAST_CALLS_AT_ONCE, CONNECTIONS_AT_ONCE = 0.016, 4, 8
+CALLS_AT_ONCE_S, LEAST_CALLS_AT_ONCE, CONNECTIONS_AT_ONCE = 0.008, 2, 8
 
 # A descriptor (its type differs between the implementations of protobuf), and what answers.
 Service = tuple[Any, object]

@@ -77,9 +77,9 @@ async def test_one_that_is_cancelled_leaves_its_turn_to_the_next() -> None:
 
 async def test_a_start_begins_when_it_is_paid_and_only_others_of_its_container_wait_for_that() -> None:
     paid: dict[int, asyncio.Event] = {7: asyncio.Event(), 8: asyncio.Event()}
-    asked: list[tuple[int, float]] = []
+    asked: list[tuple[int, int]] = []
 
-    async def pay(container_id: int, calls: float) -> None:
+    async def pay(container_id: int, calls: int) -> None:
         asked.append((container_id, calls))
         await paid[container_id].wait()
 
@@ -94,13 +94,13 @@ async def test_a_start_begins_when_it_is_paid_and_only_others_of_its_container_w
         await verb.end()
 
 
-async def test_what_costs_as_much_as_several_calls_is_paid_in_turn_with_connections() -> None:
-    allowance = Allowance(Bounds(connections=1, calls=Rate(per_second=1000, burst=4), accepts=Rate(1, 1), held_bytes=1))
+async def test_what_costs_as_much_as_several_calls_is_paid_call_by_call_and_what_costs_one_is_not_kept_waiting() -> None:
+    allowance = Allowance(Bounds(connections=1, calls=Rate(per_second=1000, burst=2), accepts=Rate(1, 1), held_bytes=1))
     await asyncio.wait_for(allowance.pay(4), 10)
     second, third = asyncio.create_task(allowance.pay(4)), asyncio.create_task(allowance.pay(1))
     await asyncio.wait({second, third}, return_when=asyncio.FIRST_COMPLETED)
-    assert (second.done(), third.done()) == (True, False)
-    await third
+    assert (second.done(), third.done()) == (False, True)
+    await second
 
 
 async def test_who_goes_away_before_it_is_paid_pays_nothing() -> None:
