@@ -94,7 +94,7 @@ async def test_a_start_begins_when_it_is_paid_and_only_others_of_its_container_w
         await verb.end()
 
 
-async def test_what_costs_as_much_as_several_calls_is_paid_call_by_call_and_what_costs_one_is_not_kept_waiting() -> None:
+async def test_what_costs_several_calls_is_paid_one_by_one_in_turn_with_what_costs_one() -> None:
     allowance = Allowance(Bounds(connections=1, calls=Rate(per_second=1000, burst=2), accepts=Rate(1, 1), held_bytes=1))
     await asyncio.wait_for(allowance.pay(4), 10)
     second, third = asyncio.create_task(allowance.pay(4)), asyncio.create_task(allowance.pay(1))
