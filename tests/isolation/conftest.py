@@ -58,7 +58,8 @@ def debian(client: Client) -> str:
     """The name of the image with the Debian root."""
     if reason := why_not():
         pytest.skip(reason)
-    client.images.import_("debian", debian_root())
+    with debian_root().open("rb") as root:
+        client.images.import_("debian", root)
     return "debian"
 
 

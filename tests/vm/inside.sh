@@ -5,6 +5,7 @@ cd "$(dirname "$0")/../.."
 export SYSPROC_TEST_IN_VM=1 NO_COLOR=1
 reports=.cache/junit
 mkdir -p $reports
+if [ -b /dev/vdd ]; then export SYSPROC_TEST_DEBIAN_ROOT=/dev/vdd; fi
 {
     uname --kernel-release
     stat --file-system --format=%T /sys/fs/cgroup

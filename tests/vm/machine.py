@@ -3,6 +3,7 @@
     host                                        guest
       payload.tar  ── second disk, raw ─────▶     unpacked, run
       results.tar  ◀── third disk, raw ──────     JUnit files, exit status
+      root.tar     ── fourth disk, if given ─▶    the Debian root of `tests.debian.root`
       console      ◀── serial port ──────────     what the tests print
 
 What is inside comes from `tests.vm.image` and `tests.vm.payload`; which tests run is said in the tests.
@@ -40,8 +41,9 @@ def disk(path: Path, *, snapshot: bool = False) -> tuple[str, str]:
     return "-drive", f"file={path},format=raw,if=virtio,cache=unsafe,snapshot={'on' if snapshot else 'off'}"
 
 
-def qemu(image: Image, payload: Path, results: Path) -> list[str]:
+def qemu(image: Image, payload: Path, results: Path, root: Path | None) -> list[str]:
     """The command line: no network, no display, no firmware menus."""
+    fourth = () if root is None else disk(root, snapshot=True)
     kernel = "root=/dev/vda rw console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0 net.ifnames=0"
     return [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
@@ -58,7 +60,7 @@ def qemu(image: Image, payload: Path, results: Path) -> list[str]:
             MEMORY,
         ),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", kernel),
-        *(*disk(image.disk, snapshot=True), *disk(payload), *disk(results)),
+        *(*disk(image.disk, snapshot=True), *disk(payload), *disk(results), *fourth),
         *("-serial", "stdio", "-device", "virtio-rng-pci"),
     ]
 
@@ -89,14 +91,19 @@ def read_results(disk_file: Path, directory: Path) -> Results:
     return Results(int((directory / "status").read_text()), tuple(sorted(directory.glob("*.xml"))), tuple(facts))
 
 
-def run_tests(image: Image, arguments: Sequence[str], *, directory: Path, timeout_s: float) -> Results:
-    """Boot, run `python -m tests` with the arguments, power off; the console goes to standard output."""
+def run_tests(
+    image: Image, arguments: Sequence[str], *, directory: Path, timeout_s: float, root: Path | None = None
+) -> Results:
+    """Boot, run `python -m tests` with the arguments, power off; the console goes to standard output.
+
+    root: the tar of a Debian root, for tests that want one.
+    """
     payload, results = directory / "payload.tar", directory / "results.raw"
     write_payload(payload, arguments)
     with results.open("wb") as file:
         file.truncate(RESULTS_SIZE)
     process = subprocess.Popen(
-        qemu(image, payload, results),
+        qemu(image, payload, results, root),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

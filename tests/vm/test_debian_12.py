@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.__main__ import read_report
+from tests.debian.root import debian_root, why_not
 from tests.vm.image import Image
 from tests.vm.machine import run_tests
 
@@ -27,7 +28,8 @@ def test_kernel_e2e_and_isolation_tests_pass_on_the_oldest_kernel(
 ) -> None:
     extent: str = request.config.getoption("--vm")
     arguments = [*SUITES[extent], "--", *OPTIONS, "-m", SELECTION[extent]]
-    results = run_tests(debian_12, arguments, directory=tmp_path, timeout_s=TIMEOUT_S[extent])
+    root = debian_root() if extent == "full" and not why_not() else None
+    results = run_tests(debian_12, arguments, directory=tmp_path, timeout_s=TIMEOUT_S[extent], root=root)
     outcomes = [read_report(report) for report in results.reports]
     counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
     assert results.status == 0, "\n".join(line for outcome in outcomes for line in outcome.bad)
