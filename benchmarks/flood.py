@@ -23,7 +23,7 @@ from tests.e2e.inside import init_of, script_inside
 ROOT = Path(__file__).parents[1]
 WHO = ("the host", "another container")
 KINDS = ("calls", "pulses", "control", "messages", "input")
-ROUNDS, CALLS = 4, 250
+ROUNDS, CALLS = 8, 250
 EVERY_S = 0.005
 
 
