@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,9 +190,9 @@ class VolumeMounts:
         return bool(devices) and devices.isdisjoint(everywhere)
 
     async def _detach(self, container: RunningContainer, mounted: Mounted, *, force: bool) -> None:
-        pids = [container.init_pid, *(pid for pid in container.cgroup.pids() if pid != container.init_pid)]
+        pids = [pid for pid in container.cgroup.pids() if pid != container.init_pid]
         values = {"pids": pids, "device": mounted.device, "mount": mounted.id, "force": force}
-        await self._host.launcher.run_job("detach", values, timeout_s=MOUNT_TIMEOUT_S)
+        await self._host.launcher.run_job("detach", values, [container.init_pidfd], timeout_s=MOUNT_TIMEOUT_S)
 
     async def _unmount_all(self, container: RunningContainer, mounted: Mounted, device: str) -> None:
         deadline = time.monotonic() + FREE_TIMEOUT_S
@@ -202,7 +202,7 @@ class VolumeMounts:
             users = await to_end(self._holders, container, device, mounted)
             if not users:
                 return
-            await to_end(kill, {one.pid for one in users} - {container.init_pid})
+            await to_end(kill, container, {one.pid for one in users} - {container.init_pid})
         raise busy(mounted.point, await to_end(self._users, container, device, mounted))
 
     def _holders(self, container: RunningContainer, device: str, mounted: Mounted) -> list[Holder]:
@@ -265,13 +265,16 @@ def mounts_in(container: RunningContainer) -> Iterator[Mounted]:
             raise
 
 
-def kill(pids: Collection[int]) -> None:
-    """SIGKILL to each; those that have ended meanwhile have ended."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            pidfd = pidfd_open(pid)
-            pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
+def kill(container: RunningContainer, pids: Collection[int]) -> None:
+    """SIGKILL to these processes of a container. A pid that is another's by now is none of it."""
+    with ExitStack() as stack:
+        pidfds = {}
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                pidfds[pid] = pidfd_open(pid)
+                stack.callback(os.close, pidfds[pid])
+        for pid in pidfds.keys() & set(container.cgroup.pids()):
+            pidfd_send_signal(pidfds[pid], signal.SIGKILL)
 
 
 def check_below(container: RunningContainer, volume: VolumeRow) -> None:

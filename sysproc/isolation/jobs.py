@@ -6,7 +6,7 @@
     grow         image file             grows the filesystem of the partition to its whole size  {}
     unpack       image file, archive    unpacks a tar into it, in a jail (`sysproc.isolation.jail`)   counts
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
-    detach                              unmounts it (`sysproc.isolation.volumes.detach`)
+    detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 
 Each is a function of (values, fds, report) and ends with its process; the launcher kills it when nobody waits any
 more. The command lines are in `sysproc.isolation.mkfs`, messages are drawn in `sysproc.isolation.launcher_protocol`.

@@ -133,7 +133,10 @@ class Settings:
         Setting(whole(1, 65536), "N", "Connections of one container at a time, and new ones a second."),
     ] = 64
     calls_per_second: Annotated[
-        int, Setting(whole(1, 10**6), "N", "Calls of one container, a few of them at once; more have to wait.")
+        int,
+        Setting(
+            whole(1, 10**6), "N", "Calls of one container, two at once; more have to wait. A start counts as five."
+        ),
     ] = 250
     messages_per_container: Annotated[
         int,

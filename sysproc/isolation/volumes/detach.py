@@ -16,10 +16,9 @@ import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
-from sysproc.isolation.volumes.attach import become_root_inside, in_child
+from sysproc.isolation.volumes.attach import become_root_inside, in_child, pid_of
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
 from sysproc.linux.mounts import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
 from sysproc.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns
@@ -31,22 +30,23 @@ Values = Mapping[str, Any]
 _MOST = 4096
 
 
-def detach(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
-    """The job. values: pids of the container's processes, init first; device; and the mount's id, or force.
+def detach(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
+    """The job; fds: the pidfd of the container's init. values: pids of its other processes; device; mount's id; force.
 
-    OSError: EBUSY; EINVAL if no such mount is there (any more).
+    OSError: EBUSY; EINVAL if no such mount is there (any more); ESRCH if the container has ended.
     """
-    init, *_others = pids = values["pids"]
+    (init_pidfd,) = fds
+    init = pid_of(init_pidfd)
     if values["force"]:
-        return {"gone": sum(detach_all(init, pid, values["device"]) for pid in pids)}
+        return {"gone": sum(detach_all(init_pidfd, pid, values["device"]) for pid in (init, *values["pids"]))}
     mounted = next((one for one in mounts_of(init) if one.id == values["mount"]), None)
     if mounted is None or mounted.device != values["device"]:
         raise OSError(errno.EINVAL, "not mounted", f"mount {values['mount']}")
-    unmount(init, init, mounted, 0)
+    unmount(init_pidfd, init, mounted, 0)
     return {"gone": 1}
 
 
-def detach_all(init: int, pid: int, device: str) -> int:
+def detach_all(init_pidfd: int, pid: int, device: str) -> int:
     """Unmount, lazily, whatever of the device is mounted in a process's namespace; how many that were.
 
     What is mounted on top goes first. A namespace that belongs to a user namespace made inside has copies that are
@@ -54,7 +54,7 @@ def detach_all(init: int, pid: int, device: str) -> int:
     """
     for gone in range(_MOST):
         top = _topmost(pid, device)
-        if top is None or not _unmounted(init, pid, top):
+        if top is None or not _unmounted(init_pidfd, pid, top):
             return gone
     return _MOST
 
@@ -70,9 +70,9 @@ def _topmost(pid: int, device: str) -> Mounted | None:
     return found[-1] if found else None
 
 
-def _unmounted(init: int, pid: int, mounted: Mounted) -> bool:
+def _unmounted(init_pidfd: int, pid: int, mounted: Mounted) -> bool:
     try:
-        unmount(init, pid, mounted, MNT_DETACH)
+        unmount(init_pidfd, pid, mounted, MNT_DETACH)
     except OSError as failure:
         if failure.errno not in (errno.EINVAL, errno.ENOENT, errno.ESRCH):
             raise
@@ -80,14 +80,16 @@ def _unmounted(init: int, pid: int, mounted: Mounted) -> bool:
     return True
 
 
-def unmount(init: int, pid: int, mounted: Mounted, flags: int) -> None:
-    """umount2(2) as the container's own root, in the mount namespace of one of its processes."""
-    with ExitStack() as stack:
-        fds = []
-        for one in (init, pid):
-            fds.append(pidfd_open(one))
-            stack.callback(os.close, fds[-1])
-        in_child(lambda: _unmount_inside(fds[0], fds[1], mounted.point, flags))
+def unmount(init_pidfd: int, pid: int, mounted: Mounted, flags: int) -> None:
+    """umount2(2) as the container's own root, in the mount namespace of one of its processes.
+
+    A pid that is another's by now is one whose namespace that root may not enter.
+    """
+    pidfd = pidfd_open(pid)
+    try:
+        in_child(lambda: _unmount_inside(init_pidfd, pidfd, mounted.point, flags))
+    finally:
+        os.close(pidfd)
 
 
 def _unmount_inside(init_pidfd: int, pidfd: int, point: bytes, flags: int) -> bytes:

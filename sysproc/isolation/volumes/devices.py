@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sysproc.linux.files import f_ofd_setlk
-from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LoopInfo64, loop_configure, loop_get_status64
+from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LoopInfo64, loop_configure, loop_get_status64, loops_backed_by
 
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 # Between the lock and LOOP_CONFIGURE of another, or between the end of its mount and the end of its device.
 PATIENCE_S = 5.0
 _PAUSE_S = 0.005
-SYS_BLOCK = Path("/sys/block")
 
 
 @contextmanager
@@ -65,26 +64,12 @@ def _made(file: Path, offset: int, size: int) -> tuple[int, str] | None:
 def _found(file: Path, offset: int) -> tuple[int, str] | None:
     """The device that another has made. It is opened before it is looked at: so it stays what it is."""
     wanted = os.stat(file)
-    for name in sorted(_devices_named(file.name)):
-        path = f"/dev/{name}"
+    for path in loops_backed_by(file):
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         if _is_of(fd, wanted, offset):
             return fd, path
         os.close(fd)
     return None
-
-
-def _devices_named(file_name: str) -> Iterator[str]:
-    """Loop devices of files of this name: few, of the thousand that a host with many containers has."""
-    for directory in SYS_BLOCK.glob("loop*/loop"):
-        try:
-            backing = (directory / "backing_file").read_text()
-        except OSError as failure:
-            if failure.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-                raise
-            continue
-        if backing.rstrip("\n").rpartition("/")[2] == file_name:
-            yield directory.parent.name
 
 
 def _is_of(device_fd: int, wanted: os.stat_result, offset: int) -> bool:

@@ -116,10 +116,10 @@ class Mounting:
         values = {**place, "path": os.fsencode(path).hex(), **defaults, **wish}
         return dict(await self.launcher.run_job("attach", values, [box.pidfd], timeout_s=60))
 
-    async def detach(self, pids: list[int], mounted: dict[str, Any], *, force: bool = False) -> int:
-        """Unmount it; how many mounts went."""
+    async def detach(self, box: Box, mounted: dict[str, Any], *pids: int, force: bool = False) -> int:
+        """Unmount it, by force also where these processes are; how many mounts went."""
         values = {"pids": pids, "device": mounted["device"], "mount": mounted["mount"], "force": force}
-        return int((await self.launcher.run_job("detach", values, timeout_s=60))["gone"])
+        return int((await self.launcher.run_job("detach", values, [box.pidfd], timeout_s=60))["gone"])
 
 
 @pytest.fixture

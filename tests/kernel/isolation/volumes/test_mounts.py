@@ -53,7 +53,7 @@ def pid_below(process: "subprocess.Popen[str]") -> int:
 async def test_its_root_owns_what_root_owns_in_the_volume(mounting: Mounting, box: Box) -> None:
     mounted = await mounting.attach(box, "/srv/app/data")
     assert box.says("stat -c %u:%g /srv/app/data; touch /srv/app/data/new; chown 5:6 /srv/app/data/new") == "0:0\n"
-    assert await mounting.detach([box.pid], mounted) == 1
+    assert await mounting.detach(box, mounted) == 1
     assert box.says("ls /srv/app/data; grep -c /srv/app/data /proc/mounts || true") == "0\n"
     wait_until(lambda: devices(mounting.volume) == [], "the loop device is gone")
     await mounting.attach(box, "/again")
@@ -148,12 +148,12 @@ async def test_what_is_used_is_not_unmounted_and_who_uses_it_is_told(mounting: M
         pid = pid_below(process)
         wait_until(lambda: os.readlink(f"/proc/{pid}/exe") == "/data/sleep", "the program runs")
         with pytest.raises(ChildFailed) as failed:
-            await mounting.detach([box.pid], mounted)
+            await mounting.detach(box, mounted)
         assert failed.value.errno == errno.EBUSY
         found = {(one.pid, one.what, one.path) for one in holders([box.pid, pid], [mounted["device"]])}
         assert {(pid, "file", "/data/file"), (pid, "directory", "/data"), (pid, "program", "/data/sleep")} <= found
         assert [one for one in found if one[1] == "mount"] == [(box.pid, "mount", "/data")]
-    assert await mounting.detach([box.pid], mounted) == 1
+    assert await mounting.detach(box, mounted) == 1
 
 
 async def test_by_force_it_goes_from_every_mount_namespace(mounting: Mounting, box: Box) -> None:
@@ -164,7 +164,7 @@ async def test_by_force_it_goes_from_every_mount_namespace(mounting: Mounting, b
     ) as process:
         pid = pid_below(process)
         assert len([one for one in holders([box.pid, pid], [mounted["device"]]) if one.what == "mount"]) >= 4
-        assert await mounting.detach([box.pid, pid], mounted, force=True) >= 4
+        assert await mounting.detach(box, mounted, pid, force=True) >= 4
         assert list(holders([box.pid, pid], [mounted["device"]])) == []
         wait_until(lambda: devices(mounting.volume) == [], "the loop device is gone")
 
@@ -182,7 +182,7 @@ async def test_one_that_is_not_mounted_any_more_is_told_so(mounting: Mounting, b
     mounted = await mounting.attach(box)
     box.says("umount /data")
     with pytest.raises(ChildFailed) as failed:
-        await mounting.detach([box.pid], mounted)
+        await mounting.detach(box, mounted)
     assert failed.value.errno == errno.EINVAL
 
 
