@@ -6,7 +6,8 @@
 
 What was mounted goes with the container's last process, whoever dies: so nothing has to be undone after a crash, and
 nothing is mounted again when a container is started. The jobs are `sysproc.isolation.volumes`; volumes themselves
-`sysproc.volumes`. Whose volumes a caller may name is settled before (`sysproc.server.targets`).
+`sysproc.volumes`; what is refused is worded in `sysproc.volume_refusals`. Whose volumes a caller may name is settled
+before (`sysproc.server.targets`).
 """
 
 import errno
@@ -14,23 +15,14 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sysproc.errors import (
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    ResourceExhausted,
-    SysprocError,
-    Unavailable,
-)
+from sysproc.errors import SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
-from sysproc.ids import to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
@@ -42,6 +34,18 @@ from sysproc.storage import volumes as recorded
 from sysproc.storage.volumes import READY, Filesystem, VolumeRow
 from sysproc.storage.vsf.gpt import Partition, read_gpt
 from sysproc.to_end import to_end
+from sysproc.volume_refusals import (
+    busy,
+    check_below,
+    check_trusted,
+    lingers,
+    mount_failures,
+    no_filesystem,
+    not_mounted,
+    too_many_mounts,
+    unmount_failed,
+    unmounting,
+)
 
 MOUNT_TIMEOUT_S = 60.0
 FREE_TIMEOUT_S = 10.0
@@ -51,8 +55,6 @@ _PAUSE_S = 0.01
 # Of a container's mounts only these can be of a volume: its root cannot mount them from anything else.
 _TYPES = frozenset({"ext4", "btrfs", "xfs"})
 _ENDED = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
-_OF_THE_PATH = (errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
-_OF_THE_FILESYSTEM = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.EIO, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ class VolumeMounts:
             row = await self._host.database.read(lambda c: recorded.by_id(c, volume.id))
             if row is None or row.state != READY:
                 raise recorded.gone(volume.id)
+            check_trusted(row)
             values = await to_end(self._values, container, row, wanted)
             try:
-                with mount_failures(row, wanted):
+                with mount_failures(row, wanted.path):
                     await self._host.launcher.run_job(
                         "attach", values, [container.init_pidfd], timeout_s=MOUNT_TIMEOUT_S
                     )
@@ -104,7 +107,7 @@ class VolumeMounts:
 
     def _values(self, container: RunningContainer, volume: VolumeRow, wanted: WantedMount) -> Mapping[str, Any]:
         if sum(self._file_of(one) is not None for one in mounts_in(container)) >= MOST_MOUNTS:
-            raise too_many_mounts()
+            raise too_many_mounts(MOST_MOUNTS)
         filesystem, partition = self._part(volume, wanted.filesystem)
         return {
             "file": str(self._host.volume_files.path(volume)),
@@ -275,123 +278,3 @@ def kill(container: RunningContainer, pids: Collection[int]) -> None:
                 stack.callback(os.close, pidfds[pid])
         for pid in pidfds.keys() & set(container.cgroup.pids()):
             pidfd_send_signal(pidfds[pid], signal.SIGKILL)
-
-
-def check_below(container: RunningContainer, volume: VolumeRow) -> None:
-    """Raise PermissionDenied unless the volume is the host's, the container's own, or of one above it."""
-    if volume.owner_id is not None and to_hex(volume.owner_id) not in container.path:
-        raise PermissionDenied(
-            f"The volume {volume.name} is not of this container, nor of one above it.",
-            resolution="A volume can be mounted in its owner and in what is below that.",
-            reason="VOLUME_OUT_OF_REACH",
-        )
-
-
-@contextmanager
-def mount_failures(volume: VolumeRow, wanted: WantedMount) -> Iterator[None]:
-    """What the job says, in words for the caller."""
-    try:
-        yield
-    except ChildFailed as failure:
-        path = os.fsdecode(wanted.path)
-        if failure.errno == errno.ESRCH:
-            raise ended() from failure
-        if failure.target.startswith("/") and failure.errno in (*_OF_THE_PATH, errno.EBUSY):
-            raise InvalidArgument(
-                f"Nothing can be mounted at {path}: {failure.target}: {os.strerror(failure.errno)}.",
-                resolution="Name a directory of the container, or one that can be made there.",
-                reason="BAD_MOUNT_POINT",
-                metadata={"path": path},
-            ) from failure
-        if failure.errno in (errno.EBUSY, *_OF_THE_FILESYSTEM):
-            raise FailedPrecondition(
-                f"The volume {volume.name} cannot be mounted.",
-                details=f"{failure}.",
-                resolution="It is in use as a raw disk, damaged, or of a type that this kernel does not know.",
-                reason="VOLUME_UNUSABLE",
-                metadata={"volume": volume.name},
-            ) from failure
-        raise
-
-
-@contextmanager
-def unmounting(point: bytes) -> Iterator[None]:
-    """The same of the other job."""
-    try:
-        yield
-    except ChildFailed as failure:
-        raise unmount_failed(point, failure) from failure
-
-
-def unmount_failed(path: bytes, failure: ChildFailed) -> FailedPrecondition | NotFound | Unavailable:
-    """It was gone, its container has ended, or the kernel does not do it."""
-    if failure.errno in (errno.EINVAL, errno.ENOENT):
-        return not_mounted(path)
-    if failure.errno == errno.ESRCH:
-        return ended()
-    return Unavailable(
-        f"The volume at {os.fsdecode(path)} was not unmounted.",
-        details=f"{failure}.",
-        resolution="Try again; with `force` it goes in any case.",
-        reason="UNMOUNT_FAILED",
-    )
-
-
-def ended() -> FailedPrecondition:
-    """There is nowhere to mount it."""
-    return FailedPrecondition(
-        "The container has just ended.",
-        resolution="Start it again.",
-        reason="CONTAINER_ENDED",
-    )
-
-
-def no_filesystem(volume: VolumeRow, label: str) -> NotFound:
-    """The volume has no filesystem of this label, or several."""
-    labels = ", ".join(one.label for one in volume.filesystems)
-    what = f"has no filesystem {label}" if label else "has several filesystems"
-    return NotFound(
-        f"The volume {volume.name} {what}: {labels}.",
-        resolution="Name one of these: `VOLUME:LABEL`.",
-        reason="FILESYSTEM_NOT_FOUND",
-        metadata={"volume": volume.name, "labels": labels},
-    )
-
-
-def too_many_mounts() -> ResourceExhausted:
-    """The container has enough of them."""
-    return ResourceExhausted(
-        f"There are {MOST_MOUNTS} volumes mounted in this container already.",
-        resolution="Unmount some of them.",
-        reason="TOO_MANY_MOUNTS",
-        metadata={"most": str(MOST_MOUNTS)},
-    )
-
-
-def not_mounted(path: bytes) -> NotFound:
-    """Nothing of ours is there."""
-    return NotFound(
-        f"No volume is mounted at {os.fsdecode(path)}.",
-        resolution="`sysproc volume inspect` shows where a volume is mounted.",
-        reason="NOT_MOUNTED",
-        metadata={"path": os.fsdecode(path)},
-    )
-
-
-def lingers() -> FailedPrecondition:
-    """It is mounted nowhere, and yet in use."""
-    return FailedPrecondition(
-        "The volume is unmounted, but something still holds it: a file that a process has open since it was there.",
-        resolution="End that process, or stop the container.",
-        reason="VOLUME_LINGERS",
-    )
-
-
-def busy(path: bytes, users: Sequence[str]) -> FailedPrecondition:
-    """Somebody uses it."""
-    return FailedPrecondition(
-        f"The volume at {os.fsdecode(path)} is in use: {'; '.join(users[:10]) or 'by what has ended meanwhile'}.",
-        resolution="End that first; `force` ends it.",
-        reason="MOUNT_BUSY",
-        metadata={"users": "\n".join(users[:100])},
-    )

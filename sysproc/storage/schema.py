@@ -105,6 +105,7 @@ VOLUMES = sa.Table(
     sa.Column("filesystems", sa.JSON, nullable=False),
     sa.Column("on_destroy", sa.Text, nullable=False),
     sa.Column("overcommit", sa.Boolean, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False, server_default="made"),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("grown_from", sa.BigInteger),
     sa.Column("created_at", sa.Float, nullable=False),

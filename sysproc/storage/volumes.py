@@ -27,6 +27,8 @@ from sysproc.storage.schema import VOLUMES
 _V = VOLUMES.c
 CREATING, READY, DELETING = "creating", "ready", "deleting"
 DELETE, REPARENT = "delete", "reparent"
+# Where what is in it comes from: our mkfs made it and nobody had it as raw blocks; the host vouched for it; elsewhere.
+MADE, TRUSTED, FOREIGN = "made", "trusted", "foreign"
 # An owner that is one of these gets no volume: it may be gone, with all its traces, at any moment.
 UNSETTLED_OWNERS = ("creating", *hierarchy.DYING)
 NAME_CHARACTERS = 63
@@ -53,6 +55,7 @@ class NewVolume:
     filesystems: tuple[Filesystem, ...]
     on_destroy: str
     overcommit: bool
+    origin: str = MADE
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class VolumeRow:
     filesystems: tuple[Filesystem, ...]
     on_destroy: str
     overcommit: bool
+    origin: str
     state: str
     grown_from: int | None
     created_at: float
@@ -237,6 +241,14 @@ def undo_grow(connection: Connection, volume_id: int) -> None:
     row = _must(connection, volume_id)
     if row.grown_from is not None:
         _change(connection, volume_id, "volume.not_grown", {"size_bytes": row.grown_from, "grown_from": None})
+
+
+def set_origin(connection: Connection, volume_id: int, origin: str) -> VolumeRow:
+    """Record where what is in it comes from, from now on. Raises FailedPrecondition."""
+    row = _must(connection, volume_id)
+    if row.state != READY:
+        raise gone(volume_id)
+    return row if row.origin == origin else _change(connection, volume_id, f"volume.{origin}", {"origin": origin})
 
 
 def begin_delete(connection: Connection, volume_id: int) -> VolumeRow:

@@ -21,7 +21,7 @@ from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.root_mount import mount_detached
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure, loops_backed_by
 from sysproc.storage.state_dir import StateDir
-from sysproc.storage.volumes import Filesystem, VolumeRow
+from sysproc.storage.volumes import MADE, Filesystem, VolumeRow
 from sysproc.storage.vsf.clone import data_extents
 from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.storage.vsf.layout import least_disk_bytes
@@ -54,7 +54,7 @@ def row_of(*kinds: str, number: int = 1) -> VolumeRow:
         Filesystem(f"{kind}-{at}", kind, SIZES[kind], str(uuid.uuid4())) for at, kind in enumerate(kinds)
     )
     size = least_disk_bytes([one.size_bytes for one in filesystems])
-    return VolumeRow(number, None, "data", size, filesystems, "delete", False, "creating", None, 0.0, 1, 1)
+    return VolumeRow(number, None, "data", size, filesystems, "delete", False, MADE, "creating", None, 0.0, 1, 1)
 
 
 def parts_of(files: VolumeFiles, row: VolumeRow) -> tuple[Part, ...]:

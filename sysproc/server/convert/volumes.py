@@ -13,6 +13,7 @@ from sysproc.errors import PermissionDenied
 from sysproc.server import validate
 from sysproc.server.convert.basics import page_size, timestamp
 from sysproc.server.validate import MIB, Findings
+from sysproc.storage import volumes as recorded
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.volumes import Filesystem, NewVolume, Page, VolumeRow
 from sysproc.storage.vsf.layout import TABLES_BYTES, aligned, least_disk_bytes
@@ -39,6 +40,11 @@ ON_DESTROY = {
     pb.VOLUME_ON_DESTROY_UNSPECIFIED: "delete",
     pb.VOLUME_ON_DESTROY_DELETE: "delete",
     pb.VOLUME_ON_DESTROY_REPARENT: "reparent",
+}
+ORIGIN_NUMBERS = {
+    recorded.MADE: pb.VOLUME_ORIGIN_MADE,
+    recorded.TRUSTED: pb.VOLUME_ORIGIN_TRUSTED,
+    recorded.FOREIGN: pb.VOLUME_ORIGIN_FOREIGN,
 }
 ON_DESTROY_NUMBERS = {name: number for number, name in ON_DESTROY.items()}
 
@@ -214,6 +220,7 @@ def _to_proto(row: VolumeRow | NewVolume, created_at: float | None) -> pb.Volume
         filesystems=[_filesystem_to_proto(one) for one in row.filesystems],
         on_destroy=ON_DESTROY_NUMBERS[row.on_destroy],
         create_time=timestamp(created_at),
+        origin=ORIGIN_NUMBERS[row.origin],
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from sysproc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, LimitExceeded, NotFound
@@ -19,7 +19,9 @@ from sysproc.storage.database import Database, make_engine
 from sysproc.storage.doomed import begin_destroy, delete_doomed
 from sysproc.storage.images import put_image
 from sysproc.storage.migrate import SCRIPTS, migrate
+from sysproc.storage.schema import EVENTS
 from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
+from sysproc.volume_refusals import check_trusted
 from tests.unit.storage.test_hierarchy import CONTENT, new
 from tests.unit.storage.test_quotas import HOST
 
@@ -207,7 +209,7 @@ async def test_a_name_that_is_taken_above_gets_the_volumes_id(database: Database
 
 @given(name=st.text("abc", min_size=1, max_size=63), taken=st.integers(1, 12))
 def test_a_name_given_on_the_way_up_is_free_and_one_that_can_be_given(name: str, taken: int) -> None:
-    row = VolumeRow(7, None, name, 1, (), "reparent", False, "ready", None, 0.0, 1, 1)
+    row = VolumeRow(7, None, name, 1, (), "reparent", False, volumes.MADE, "ready", None, 0.0, 1, 1)
     used = {name}
     for _ in range(taken):
         found = volumes.free_name(row, used)
@@ -238,3 +240,29 @@ async def test_a_filled_database_of_before_gets_the_table_and_keeps_its_rows(tmp
     assert row is not None and (row.name, row.labels) == ("web", {"a": "b"})
     assert (await add(database, 1, TOP)).owner_id == TOP
     database.close()
+
+
+async def test_where_its_contents_come_from_is_recorded_once_and_told_as_an_event(database: Database) -> None:
+    row = await add(database, 1)
+    assert row.origin == volumes.MADE
+    for _ in range(2):
+        row = await database.write(lambda c: volumes.set_origin(c, 1, volumes.FOREIGN))
+    assert row.origin == volumes.FOREIGN
+    kinds = await database.read(lambda c: c.execute(select(EVENTS.c.kind)).scalars().all())
+    assert kinds.count("volume.foreign") == 1
+
+
+async def test_what_is_being_deleted_comes_from_nowhere(database: Database) -> None:
+    await add(database, 1)
+    await database.write(lambda c: volumes.begin_delete(c, 1))
+    with pytest.raises(FailedPrecondition):
+        await database.write(lambda c: volumes.set_origin(c, 1, volumes.TRUSTED))
+
+
+async def test_what_comes_from_elsewhere_is_not_for_the_kernel(database: Database) -> None:
+    for number, origin in enumerate((volumes.MADE, volumes.TRUSTED), start=1):
+        check_trusted(await add(database, number, origin=origin))
+    foreign = await add(database, 3, origin=volumes.FOREIGN)
+    with pytest.raises(FailedPrecondition, match="was written elsewhere") as refused:
+        check_trusted(foreign)
+    assert refused.value.reason == "VOLUME_NOT_TRUSTED"

@@ -37,6 +37,11 @@ TYPES = {
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 ON_DESTROY = {"delete": pb.VOLUME_ON_DESTROY_DELETE, "reparent": pb.VOLUME_ON_DESTROY_REPARENT}
 ON_DESTROY_NAMES = {number: name for name, number in ON_DESTROY.items()}
+ORIGIN_NAMES = {
+    pb.VOLUME_ORIGIN_MADE: "made",
+    pb.VOLUME_ORIGIN_TRUSTED: "trusted",
+    pb.VOLUME_ORIGIN_FOREIGN: "foreign",
+}
 
 # Label, type and size of a filesystem; size None, of the last one: what is left.
 Wanted = tuple[str, str, int | str | None]
@@ -76,6 +81,11 @@ class Volume:
     def on_destroy(self) -> str:
         """What becomes of it when its owner is destroyed: delete or reparent."""
         return ON_DESTROY_NAMES.get(self.message.on_destroy, "unknown")
+
+    @property
+    def origin(self) -> str:
+        """Where what is in it comes from: made (by the service), trusted (by the host), foreign (is not mounted)."""
+        return ORIGIN_NAMES.get(self.message.origin, "unknown")
 
     @property
     def created(self) -> datetime:

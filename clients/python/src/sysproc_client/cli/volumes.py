@@ -217,6 +217,7 @@ def volume_json(volume: "Volume") -> dict[str, Any]:
         "filesystems": filesystems_json(volume),
         "attached_to": attached_json(volume),
         "on_destroy": volume.on_destroy,
+        "origin": volume.origin,
         "created": iso(volume.created),
     }
 

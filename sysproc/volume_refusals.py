@@ -1,0 +1,157 @@
+"""What is refused of volumes in containers, and why, in words for the caller; and what a job says, in the same words.
+
+When it is refused is decided in `sysproc.volume_mounts`.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sysproc.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
+from sysproc.ids import to_hex
+from sysproc.isolation.launcher_client import ChildFailed
+from sysproc.running import RunningContainer
+from sysproc.storage.volumes import FOREIGN, VolumeRow
+
+_OF_THE_PATH = (errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
+_OF_THE_FILESYSTEM = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.EIO, errno.EROFS)
+
+
+def check_below(container: RunningContainer, volume: VolumeRow) -> None:
+    """Raise PermissionDenied unless the volume is the host's, the container's own, or of one above it."""
+    if volume.owner_id is not None and to_hex(volume.owner_id) not in container.path:
+        raise PermissionDenied(
+            f"The volume {volume.name} is not of this container, nor of one above it.",
+            resolution="A volume can be mounted in its owner and in what is below that.",
+            reason="VOLUME_OUT_OF_REACH",
+        )
+
+
+def check_trusted(volume: VolumeRow) -> None:
+    """Raise FailedPrecondition for bytes that the host's kernel must not take for a filesystem."""
+    if volume.origin == FOREIGN:
+        raise FailedPrecondition(
+            f"The volume {volume.name} is not mounted: what is in it was written elsewhere, or as a raw disk.",
+            details="A kernel that reads a hostile filesystem can be taken over by it.",
+            resolution="The host can vouch for it, if it knows where it comes from.",
+            reason="VOLUME_NOT_TRUSTED",
+            metadata={"volume": volume.name},
+        )
+
+
+@contextmanager
+def mount_failures(volume: VolumeRow, wanted_path: bytes) -> Iterator[None]:
+    """What the job says, in words for the caller."""
+    try:
+        yield
+    except ChildFailed as failure:
+        path = os.fsdecode(wanted_path)
+        if failure.errno == errno.ESRCH:
+            raise ended() from failure
+        if failure.target.startswith("/") and failure.errno in (*_OF_THE_PATH, errno.EBUSY):
+            raise InvalidArgument(
+                f"Nothing can be mounted at {path}: {failure.target}: {os.strerror(failure.errno)}.",
+                resolution="Name a directory of the container, or one that can be made there.",
+                reason="BAD_MOUNT_POINT",
+                metadata={"path": path},
+            ) from failure
+        if failure.errno in (errno.EBUSY, *_OF_THE_FILESYSTEM):
+            raise FailedPrecondition(
+                f"The volume {volume.name} cannot be mounted.",
+                details=f"{failure}.",
+                resolution="It is in use as a raw disk, damaged, or of a type that this kernel does not know.",
+                reason="VOLUME_UNUSABLE",
+                metadata={"volume": volume.name},
+            ) from failure
+        raise
+
+
+@contextmanager
+def unmounting(point: bytes) -> Iterator[None]:
+    """The same of the other job."""
+    try:
+        yield
+    except ChildFailed as failure:
+        raise unmount_failed(point, failure) from failure
+
+
+def unmount_failed(path: bytes, failure: ChildFailed) -> FailedPrecondition | NotFound | Unavailable:
+    """It was gone, its container has ended, or the kernel does not do it."""
+    if failure.errno in (errno.EINVAL, errno.ENOENT):
+        return not_mounted(path)
+    if failure.errno == errno.ESRCH:
+        return ended()
+    return Unavailable(
+        f"The volume at {os.fsdecode(path)} was not unmounted.",
+        details=f"{failure}.",
+        resolution="Try again; with `force` it goes in any case.",
+        reason="UNMOUNT_FAILED",
+    )
+
+
+def ended() -> FailedPrecondition:
+    """There is nowhere to mount it."""
+    return FailedPrecondition(
+        "The container has just ended.",
+        resolution="Start it again.",
+        reason="CONTAINER_ENDED",
+    )
+
+
+def no_filesystem(volume: VolumeRow, label: str) -> NotFound:
+    """The volume has no filesystem of this label, or several."""
+    labels = ", ".join(one.label for one in volume.filesystems)
+    what = f"has no filesystem {label}" if label else "has several filesystems"
+    return NotFound(
+        f"The volume {volume.name} {what}: {labels}.",
+        resolution="Name one of these: `VOLUME:LABEL`.",
+        reason="FILESYSTEM_NOT_FOUND",
+        metadata={"volume": volume.name, "labels": labels},
+    )
+
+
+def too_many_mounts(most: int) -> ResourceExhausted:
+    """The container has enough of them."""
+    return ResourceExhausted(
+        f"There are {most} volumes mounted in this container already.",
+        resolution="Unmount some of them.",
+        reason="TOO_MANY_MOUNTS",
+        metadata={"most": str(most)},
+    )
+
+
+def not_mounted(path: bytes) -> NotFound:
+    """Nothing of ours is there."""
+    return NotFound(
+        f"No volume is mounted at {os.fsdecode(path)}.",
+        resolution="`sysproc volume inspect` shows where a volume is mounted.",
+        reason="NOT_MOUNTED",
+        metadata={"path": os.fsdecode(path)},
+    )
+
+
+def lingers() -> FailedPrecondition:
+    """It is mounted nowhere, and yet in use."""
+    return FailedPrecondition(
+        "The volume is unmounted, but something still holds it: a file that a process has open since it was there.",
+        resolution="End that process, or stop the container.",
+        reason="VOLUME_LINGERS",
+    )
+
+
+def busy(path: bytes, users: Sequence[str]) -> FailedPrecondition:
+    """Somebody uses it."""
+    return FailedPrecondition(
+        f"The volume at {os.fsdecode(path)} is in use: {'; '.join(users[:10]) or 'by what has ended meanwhile'}.",
+        resolution="End that first; `force` ends it.",
+        reason="MOUNT_BUSY",
+        metadata={"users": "\n".join(users[:100])},
+    )
