@@ -15,6 +15,8 @@ from tests.debian.cache import cached
 PACKAGES = (
     *("systemd-sysv", "udev", "dbus", "linux-image-cloud-amd64", "kmod"),
     *("python3", "busybox-static", "e2fsprogs", "fdisk", "iproute2", "procps"),
+    # What volumes are made of, and what other tools say of them.
+    *("btrfs-progs", "xfsprogs", "erofs-utils", "squashfs-tools", "cryptsetup-bin", "systemd-container"),
 )
 # Where the virtual environment is inside; the project's tree is unpacked beside it.
 VENV = "opt/sysproc/venv"
