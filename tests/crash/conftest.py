@@ -1,7 +1,6 @@
 """A daemon a test, because each is killed in its own way, and the leak check around all of its life."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +15,6 @@ def daemon() -> Iterator[RunningDaemon]:
     with RunningDaemon() as running, Client(running.endpoint) as client:
         client.create(image="busybox").destroy()
         yield running
-
-
-@pytest.fixture
-def markers(daemon: RunningDaemon) -> Path:
-    """A directory in which also what has left the host's users can make files."""
-    directory = daemon.directory / "markers"
-    directory.mkdir(exist_ok=True)
-    daemon.directory.chmod(0o711)
-    directory.chmod(0o777)
-    for file in directory.iterdir():
-        file.unlink()
-    return directory
 
 
 @pytest.fixture

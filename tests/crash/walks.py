@@ -1,0 +1,101 @@
+"""Walks through the verbs, one for each kind of thing: what is done while something fails.
+
+Each stands alone, with containers and volumes of its own, and may be cut at any place. A new verb goes into the walk of
+its kind, or gets one of its own in `WALKS`; the whole of them has to meet every failpoint.
+"""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+
+from sysproc_client import Client, SysprocError
+
+# Id and state of containers, as the service has said last.
+Acknowledged = dict[str, str]
+Walk = Callable[[Client, Acknowledged], None]
+
+# A root of a size that none had before is grown, and its template kept; a filesystem of such a size is made.
+SIZES = count(1100)
+
+
+@contextmanager
+def whatever_fails() -> Iterator[None]:
+    """The service may die or refuse here; what it has acknowledged counts, the rest does not."""
+    with suppress(SysprocError, OSError, ConnectionError):
+        yield
+
+
+def small_tar() -> io.BytesIO:
+    """An image that is quickly unpacked."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        entry = tarfile.TarInfo("file")
+        entry.size = 5
+        archive.addfile(entry, io.BytesIO(b"hello"))
+    made.seek(0)
+    return made
+
+
+def images(client: Client, _: Acknowledged) -> None:
+    """Imported and deleted."""
+    with whatever_fails():
+        client.images.import_("small", small_tar())
+    client.images.delete("small")
+
+
+def processes(client: Client, acknowledged: Acknowledged) -> None:
+    """One that runs to its end."""
+    top = client.create(name="top")
+    acknowledged[top.id] = "running"
+    top.run(["true"], timeout=20)
+
+
+def containers(client: Client, acknowledged: Acknowledged) -> None:
+    """Two levels; each verb."""
+    top = client.create(name="top")
+    acknowledged[top.id] = "running"
+    child = client.create(parent=top, size=f"{next(SIZES)}M")
+    acknowledged[child.id] = "running"
+    with whatever_fails():
+        top.update(pids=64)
+    for verb, state in (("freeze", "frozen"), ("thaw", "running"), ("stop", "stopped"), ("start", "running")):
+        acknowledged.pop(child.id, None)
+        child.stop(grace=0) if verb == "stop" else getattr(child, verb)()
+        acknowledged[child.id] = state
+    doomed = client.create(parent=top)
+    acknowledged.pop(child.id, None)
+    child.destroy()
+    doomed.destroy()
+
+
+def volumes(client: Client, _: Acknowledged) -> None:
+    """The host's: created, grown, deleted."""
+    volume = client.volumes.create("data", size=f"{next(SIZES)}M")
+    with whatever_fails():
+        volume.grow(f"{next(SIZES)}M")
+    volume.delete()
+
+
+def mounts(client: Client, _: Acknowledged) -> None:
+    """Volumes of a container that goes, mounted in it."""
+    owner = client.create(name="owner")
+    for policy in ("delete", "reparent"):
+        volume = client.volumes.create(policy, size="16M", owner=owner, on_destroy=policy)
+        with whatever_fails():
+            volume.mount(owner, "/data")
+            client.volumes.unmount(owner, "/data")
+            volume.mount(owner, "/data")
+    owner.destroy()
+
+
+WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (images, processes, containers, volumes, mounts)}
+
+
+def walk(endpoint: str, acknowledged: Acknowledged, names: list[str]) -> None:
+    """These, one after the other, whatever fails."""
+    with Client(endpoint, patience=0) as client:
+        for name in names:
+            with whatever_fails():
+                WALKS[name](client, acknowledged)
