@@ -26,6 +26,7 @@ class Control(Enum):
     OPEN = "in one container without seccomp filter"
     ON_HOST = "on the host"
     FROM_HOST = "from the host"
+    SUID = "in one container, mounted with suid"
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,20 @@ _PIDS = ("pid", "child")
 class Crossing:
     """What came of one attempt.
 
-    evidence: what has crossed, empty if nothing has.
+    at_target, at_attempt: what has crossed to this end, empty if nothing has.
     absent: what the kernel does not have, or does not give to one of the ends; empty if both could do their part.
     met: what was tried, with the errno that it met; for people who look why.
     """
 
-    evidence: tuple[str, ...]
+    at_target: tuple[str, ...]
+    at_attempt: tuple[str, ...]
     absent: tuple[str, ...]
     met: tuple[str, ...]
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """What has crossed, in whatever direction."""
+        return (*self.at_target, *self.at_attempt)
 
     def __str__(self) -> str:
         return "; ".join([*self.evidence, *self.absent, *self.met[:12]])
@@ -93,11 +99,12 @@ def _judge(channel: str, target: End, attempt: End | None, secret: str, message:
     if attempt is None and not absent:
         raise Silent(f"{channel}: the target said {target.said}")
     secret, message = _override("secret", target, secret), _override("message", attempt, message)
-    evidence = [f"reached: {text}" for end in ends for text in end.all("reached")]
-    evidence += [f"received {text}" for text in target.all("received") if message in text]
-    evidence += [f"learned {text}" for text in (attempt.all("learned") if attempt else []) if secret in text]
+    at_target = [f"reached: {text}" for text in target.all("reached")]
+    at_target += [f"received {text}" for text in target.all("received") if message in text]
+    at_attempt = [f"reached: {text}" for text in (attempt.all("reached") if attempt else [])]
+    at_attempt += [f"learned {text}" for text in (attempt.all("learned") if attempt else []) if secret in text]
     met = tuple(dict.fromkeys(_explained(text) for text in (attempt.all("tried") if attempt else [])))
-    return Crossing(tuple(evidence), absent, met)
+    return Crossing(tuple(at_target), tuple(at_attempt), absent, met)
 
 
 def _override(name: str, end: End | None, value: str) -> str:

@@ -17,8 +17,9 @@ mounts, what changes meanwhile) leads to a place of the container's own. Which i
 container's:
 
     own      the same: its root owns what root owns in the volume
-    none     none of them: everything can be read that all may read, nothing written, no socket or FIFO opened, no
-             set-uid bit counts. A read-only mount without that is a way to talk in both directions.
+    none     none of them: everything can be read that all may read, nothing written, no socket connected to, no
+             set-uid bit counts. A read-only mount without that is a way to talk in both directions; what is left of
+             it (locks, watches) is tabled in docs/ISOLATION.md.
 
 How it is taken out again is in `sysproc.isolation.volumes.detach`.
 """

@@ -24,10 +24,11 @@
 #include <stdarg.h>
 
 extern const struct channel signals[], processes[], process_files[], namespaces[], unix_sockets[], internet[],
-	netlink_sockets[], ipc[], files[], locks[], keyrings[], kernel_objects[], counters[], traces[];
+	netlink_sockets[], ipc[], files[], locks[], keyrings[], kernel_objects[], counters[], traces[], volume_files[],
+	volume_objects[];
 static const struct channel *const families[] = {
 	signals, processes, process_files, namespaces, unix_sockets, internet, netlink_sockets, ipc, files, locks,
-	keyrings, kernel_objects, counters, traces,
+	keyrings, kernel_objects, counters, traces, volume_files, volume_objects,
 };
 
 char secret[9], message[9], marker[16];
