@@ -27,7 +27,7 @@ from sysproc.linux.files import is_open_elsewhere
 from sysproc.linux.loop import loops_backed_by
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.templates import TemplateStore
-from sysproc.storage.volumes import Filesystem, VolumeRow
+from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import (
     copy_data,
     copy_sparse,
@@ -62,13 +62,17 @@ class VolumeFiles:
         """Whoever changes this volume, or its file, holds it."""
         return self._locks.setdefault(volume_id, asyncio.Lock())
 
-    def path(self, row: VolumeRow) -> Path:
+    def path(self, row: VolumeRow | NewVolume) -> Path:
         """Where its file is."""
         return self._state_dir.volume(to_hex(row.id))
 
     # -- make
 
-    async def make(self, row: VolumeRow) -> None:
+    def is_quick(self, new: NewVolume) -> bool:
+        """Whether it is put together of templates that are there."""
+        return all(one.type in FROM_TEMPLATES and self._templates.has(name_of(one)) for one in new.filesystems)
+
+    async def make(self, row: VolumeRow | NewVolume) -> None:
         """The file of a new volume. Raises ResourceExhausted, FailedPrecondition (a tool); nothing is left then."""
         wanted = [Wanted(one.label, one.size_bytes) for one in row.filesystems]
         gpt = plan(wanted, row.size_bytes)
@@ -94,7 +98,7 @@ class VolumeFiles:
 
     async def _template(self, filesystem: Filesystem) -> Path:
         empty = Filesystem("", filesystem.type, filesystem.size_bytes, str(uuid.uuid4()))
-        return await self._templates.get(str(filesystem.size_bytes), lambda fd: self._format(fd, empty))
+        return await self._templates.get(name_of(empty), lambda fd: self._format(fd, empty))
 
     async def _format(self, fd: int, filesystem: Filesystem) -> None:
         with disk_full_as_domain_error(self._state_dir.volumes / "volume"):
@@ -147,7 +151,7 @@ class VolumeFiles:
         if used:
             raise in_use(row, loops_backed_by(self.path(row)) or ["a process has its file open"])
 
-    def remove(self, row: VolumeRow) -> None:
+    def remove(self, row: VolumeRow | NewVolume) -> None:
         """Remove its file; nothing happens if there is none. Blocks."""
         self.path(row).unlink(missing_ok=True)
 
@@ -157,6 +161,11 @@ class VolumeFiles:
         for path in self._state_dir.volumes.iterdir():
             if path.name not in names:
                 path.unlink()
+
+
+def name_of(filesystem: Filesystem) -> str:
+    """The template that it is made from."""
+    return str(filesystem.size_bytes)
 
 
 def compose(target: Path, gpt: Gpt, filesystems: Sequence[Filesystem], sources: Sequence[int]) -> None:

@@ -1,7 +1,8 @@
 """The verbs of volumes: create, get, list, grow, delete; and what becomes of them when their owner goes.
 
     create   intention (room is taken) -> file -> ready            a volume is shown when it is ready, and from then
-    grow     intention (room is taken) -> file -> recorded         until it is marked as being deleted
+      quick  file, of templates only -> recorded as ready          until it is marked as being deleted
+    grow     intention (room is taken) -> file -> recorded
     delete   marked -> file removed -> row removed
 
 The steps on files are in `sysproc.volume_files`, the records in `sysproc.storage.volumes`; a crash between two steps is
@@ -87,7 +88,7 @@ class Volumes:
     async def create(self, wanted: Wanted, request: RequestKey | None = None) -> VolumeRow:
         """Make a volume. Idempotent by the request's id."""
         if request is not None:
-            answer = await self._database.read(lambda c: requests.recall(c, request))
+            answer = self._database.look(lambda c: requests.recall(c, request))
             if answer is not None:
                 return msgspec.json.decode(answer, type=VolumeRow)
         return await self._once.run(request, lambda: self._create(wanted, request))
@@ -102,6 +103,8 @@ class Volumes:
         await self._settle_what_is_left()
         new = await self._new_row(new_volume_id(), wanted)
         async with self._files.lock(new.id):
+            if self._files.is_quick(new):
+                return await self._create_quickly(new, self._asker(wanted), request)
             async with self._host.storage_lock:
                 row = await self._database.write(lambda c: recorded.insert_volume(c, new, self._asker(wanted)))
             try:
@@ -112,6 +115,22 @@ class Volumes:
             except BaseException:
                 await self._forget(row, CREATING)
                 raise
+
+    async def _create_quickly(self, new: NewVolume, asker: Asker, request: RequestKey | None) -> VolumeRow:
+        """Its file first, which takes less time than to record that it shall be: without a record it is a stranger.
+
+        What is asked for too much is refused before anything is written, and again when it is recorded.
+        """
+        self._database.look(lambda c: recorded.check_volume(c, new, asker))
+        try:
+            await self._files.make(new)
+            failpoint("volumes.create.before_record")
+            async with self._host.storage_lock:
+                return await self._database.write(lambda c: create_at_once(c, new, asker, request))
+        except BaseException:
+            if await self._database.read(lambda c: recorded.by_id(c, new.id)) is None:
+                await to_end(self._files.remove, new)
+            raise
 
     async def _new_row(self, volume_id: int, wanted: Wanted) -> NewVolume:
         if not wanted.overcommit:
@@ -251,6 +270,14 @@ def id_of(container: ContainerRow | None) -> int | None:
 def finish_create(connection: Connection, volume_id: int, request: RequestKey | None) -> VolumeRow:
     """Record that it is ready, and the answer to the request."""
     row = recorded.finish_create(connection, volume_id)
+    if request is not None:
+        requests.remember(connection, request, msgspec.json.encode(row))
+    return row
+
+
+def create_at_once(connection: Connection, new: NewVolume, asker: Asker, request: RequestKey | None) -> VolumeRow:
+    """Record a volume whose file is there, and the answer to the request."""
+    row = recorded.insert_ready(connection, new, asker)
     if request is not None:
         requests.remember(connection, request, msgspec.json.encode(row))
     return row

@@ -25,6 +25,10 @@ class TemplateStore:
         self._directory, self._ending = directory, ending
         self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    def has(self, name: str) -> bool:
+        """Whether it is there at this moment."""
+        return (self._directory / f"{name}{self._ending}").exists()
+
     async def get(self, name: str, fill: Fill) -> Path:
         """The template of this name; made if it is not there. Raises ResourceExhausted."""
         target = self._directory / f"{name}{self._ending}"

@@ -97,10 +97,20 @@ def _rows(connection: Connection, query: Select[Any]) -> list[VolumeRow]:
     return [_row(found) for found in connection.execute(query)]
 
 
+def _owner(owner_id: int | None) -> str | None:
+    return None if owner_id is None else to_hex(owner_id)
+
+
 def _owned_by(owner_id: int | None) -> Any:
     return _V.owner_id.is_(None) if owner_id is None else _V.owner_id == to_hex(owner_id)
 
 
+# Written once: to build a query takes longer than to run it.
+_TAKEN = (
+    select(_V.id)
+    .where(_V.owner_id.is_not_distinct_from(bindparam("owner")), _V.name == bindparam("called"), _V.state != DELETING)
+    .limit(1)
+)
 _DELETING = select(_V.id).where(_V.state == DELETING).limit(1)
 _THEIRS = (
     select(VOLUMES)
@@ -167,7 +177,7 @@ def check_volume(connection: Connection, new: NewVolume, asker: Asker) -> None:
             raise hierarchy.no_container(new.owner_id)
         if owner.state in UNSETTLED_OWNERS:
             raise owner_unsettled(owner)
-    if new.name in _names(connection, new.owner_id):
+    if connection.execute(_TAKEN, {"owner": _owner(new.owner_id), "called": new.name}).first() is not None:
         raise name_taken(new.name)
     if new.owner_id is not None and not new.overcommit:
         quotas.check_room(connection, new.owner_id, new.size_bytes, asker)
@@ -184,18 +194,31 @@ def insert_volume(connection: Connection, new: NewVolume, asker: Asker) -> Volum
     Raises NotFound, FailedPrecondition (the owner), AlreadyExists (the name), LimitExceeded.
     """
     check_volume(connection, new, asker)
-    revision = write_event(connection, "volume.creating", to_hex(new.id), {"name": new.name})
-    values = {field.name: getattr(new, field.name) for field in fields(NewVolume)} | {
-        "id": to_hex(new.id),
-        "owner_id": None if new.owner_id is None else to_hex(new.owner_id),
-        "filesystems": [asdict(one) for one in new.filesystems],
-        "state": CREATING,
+    return _insert(connection, new, CREATING, "volume.creating")
+
+
+def insert_ready(connection: Connection, new: NewVolume, asker: Asker) -> VolumeRow:
+    """The same for one whose file is there already: state `ready`."""
+    check_volume(connection, new, asker)
+    return _insert(connection, new, READY, "volume.created")
+
+
+def _insert(connection: Connection, new: NewVolume, state: str, kind: str) -> VolumeRow:
+    revision = write_event(connection, kind, to_hex(new.id), {"name": new.name})
+    given: dict[str, Any] = {field.name: getattr(new, field.name) for field in fields(NewVolume)}
+    made: dict[str, Any] = {
+        "state": state,
         "created_at": time.time(),
         "created_revision": revision,
         "revision": revision,
     }
-    connection.execute(VOLUMES.insert().values(values))
-    return _must(connection, new.id)
+    written = {
+        "id": to_hex(new.id),
+        "owner_id": _owner(new.owner_id),
+        "filesystems": [asdict(one) for one in new.filesystems],
+    }
+    connection.execute(VOLUMES.insert(), {**given, **made, **written})
+    return VolumeRow(**given, **made, grown_from=None)
 
 
 def _must(connection: Connection, volume_id: int) -> VolumeRow:

@@ -244,13 +244,13 @@ def armed(daemon: RunningDaemon, terms: str) -> None:
     daemon.start(environment={"SYSPROC_FAILPOINTS": terms})
 
 
-def destroyed_while_it_is_made(daemon: RunningDaemon, policy: str) -> "Future[Volume]":
-    """What is told to who creates a volume whose owner is destroyed meanwhile."""
+def destroyed_while_it_is_made(daemon: RunningDaemon, policy: str, size: str) -> "Future[Volume]":
+    """What is told to who creates a volume, of a size that there was none of, whose owner is destroyed meanwhile."""
     marker = daemon.directory / "here"
     armed(daemon, f"volumes.make.after_copy=1*block({marker})")
     with Client(daemon.endpoint) as client, ThreadPoolExecutor() as threads:
         box = client.create()
-        creating = threads.submit(client.volumes.create, "data", size="16M", owner=box, on_destroy=policy)
+        creating = threads.submit(client.volumes.create, "data", size=size, owner=box, on_destroy=policy)
         wait_until(marker.exists, "the file is being made")
         destroying = threads.submit(box.destroy)
         wait_until(lambda: not client.list(), "the owner is gone")
@@ -261,15 +261,34 @@ def destroyed_while_it_is_made(daemon: RunningDaemon, policy: str) -> "Future[Vo
 
 
 def test_a_volume_that_is_made_while_its_owner_goes_goes_with_it(daemon: RunningDaemon, client: Client) -> None:
-    told = destroyed_while_it_is_made(daemon, "delete")
+    told = destroyed_while_it_is_made(daemon, "delete", "201M")
     with pytest.raises(FailedPrecondition, match="its owner is destroyed"):
         told.result()
     assert client.volumes.list() == [] and files_of(daemon) == []
 
 
 def test_a_volume_that_is_made_while_its_owner_goes_is_inherited(daemon: RunningDaemon, client: Client) -> None:
-    assert destroyed_while_it_is_made(daemon, "reparent").result().owner_id == ""
+    assert destroyed_while_it_is_made(daemon, "reparent", "202M").result().owner_id == ""
     assert [one.name for one in client.volumes.list()] == ["data"]
+
+
+def test_one_that_is_made_quickly_while_its_owner_goes_is_not_made(daemon: RunningDaemon, client: Client) -> None:
+    client.volumes.create("first", size="203M").delete()
+    told = destroyed_while_it_is_made(daemon, "reparent", "203M")
+    with pytest.raises(NotFound, match="There is no container"):
+        told.result()
+    assert client.volumes.list() == [] and files_of(daemon) == []
+
+
+def test_what_is_refused_leaves_no_file_whenever_it_is_refused(client: Client, daemon: RunningDaemon) -> None:
+    client.volumes.create("data", size="16M")
+    with pytest.raises(AlreadyExists):
+        client.volumes.create("data", size="16M")
+    with ThreadPoolExecutor(8) as threads:
+        told = [threads.submit(client.volumes.create, "same", size="16M") for _ in range(8)]
+    assert sum(one.exception() is None for one in told) == 1
+    assert {type(error) for one in told if (error := one.exception()) is not None} <= {AlreadyExists}
+    assert len(files_of(daemon)) == 2
 
 
 def test_of_many_at_once_no_more_are_made_than_there_is_room_for(client: Client) -> None:
@@ -286,26 +305,40 @@ def test_of_many_at_once_no_more_are_made_than_there_is_room_for(client: Client)
         assert sum(threads.map(create, range(10))) == 4
 
 
-@pytest.mark.parametrize(
-    "failpoint",
-    [
-        "volumes.create.after_intention",
-        "volumes.make.after_format",
-        "volumes.make.after_copy",
-        "volumes.create.after_file",
-    ],
-)
-def test_a_create_that_was_cut_off_leaves_nothing_and_can_be_asked_for_again(
-    daemon: RunningDaemon, failpoint: str
-) -> None:
+def cut_off(daemon: RunningDaemon, failpoint: str, size: str) -> None:
+    """The daemon dies there while it creates a volume of this size; the next one knows nothing of it."""
     armed(daemon, f"{failpoint}=kill")
     with Client(daemon.endpoint, patience=0) as client, pytest.raises(SysprocError):
-        client.volumes.create("data", size="16M")
+        client.volumes.create("data", size=size)
     wait_until(lambda: not daemon.alive(), "the daemon is dead")
     daemon.restart(environment={"SYSPROC_FAILPOINTS": ""})
     with Client(daemon.endpoint) as client:
         assert client.volumes.list() == [] and files_of(daemon) == []
-        assert client.volumes.create("data", size="16M").size == 16 * MIB
+        assert client.volumes.create("data", size=size).size == int(size[:-1]) * MIB
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "size"),
+    [
+        ("volumes.create.after_intention", "211M"),
+        ("volumes.make.after_format", "212M"),
+        ("volumes.make.after_copy", "213M"),
+        ("volumes.create.after_file", "214M"),
+    ],
+)
+def test_a_create_that_was_cut_off_leaves_nothing_and_can_be_asked_for_again(
+    daemon: RunningDaemon, failpoint: str, size: str
+) -> None:
+    cut_off(daemon, failpoint, size)
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["storage.vsf.before_link", "volumes.make.after_copy", "volumes.create.before_record"]
+)
+def test_a_create_from_a_template_that_was_cut_off_leaves_nothing_either(daemon: RunningDaemon, failpoint: str) -> None:
+    with Client(daemon.endpoint) as client:
+        client.volumes.create("first", size="16M").delete()
+    cut_off(daemon, failpoint, "16M")
 
 
 @pytest.mark.parametrize(
