@@ -7,7 +7,8 @@
       GO ────────────────────────────────────────────────────────────▶ uid 0 of its namespace; own mount namespace
       back into the host's mount namespace                             pivot_root: the filesystem is all there is
                                                                        rlimits; seccomp `strict`
-                                                                       unpacks the archive (`sysproc.isolation.unpack`)
+                                                                       unpacks (`sysproc.isolation.unpack`) the archive,
+                                                                       or a filesystem (`sysproc.isolation.readers`)
       {"progress"}* and {"result"} or {"failed"} ◀───────────────────  on the daemon's report socket, by the job
       J ended; fsync of the filesystem; read-only from now on          exit
 
@@ -37,12 +38,14 @@ from sysproc.linux.seccomp import load_filter
 from sysproc.linux.unix_sockets import send_with_fds
 
 Values = Mapping[str, Any]
+# It tells its progress by what it is given, and returns its counts.
+Work = Callable[[Callable[[dict[str, int]], object]], Mapping[str, int]]
 
 # Enough for any archive, little enough for a hostile one.
 MEMORY_BYTES = 1 << 30
 CPU_S = 3000
 # J is init of its PID namespace: of SIGXCPU it notices only what it has a handler for, SIGKILL comes at the hard limit.
-_RLIMITS = {
+RLIMITS = {
     resource.RLIMIT_AS: (MEMORY_BYTES, MEMORY_BYTES),
     resource.RLIMIT_CPU: (CPU_S, CPU_S + 10),
     resource.RLIMIT_NOFILE: (256, 256),
@@ -55,28 +58,40 @@ _LIMITS = {
 
 
 def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping[str, Any]:
-    """The job: fds are the image file and the archive; values say where the filesystem is, and the uid range."""
-    from sysproc.isolation.unpack import out_of_time, unpack_archive  # noqa: PLC0415 - zlib only where it is used
+    """The job; fds: the image file and the archive. values say where the filesystem is, and the uid range."""
+    from sysproc.isolation.unpack import unpack_archive  # noqa: PLC0415 - zlib only where it is used
 
-    image, archive = fds
+    return fill(values, fds, report, partial(unpack_archive, fds[1]))
+
+
+def unpack_filesystem(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping[str, Any]:
+    """The same with a filesystem of others, of which the values say the kind and where in the second file it is."""
+    from sysproc.isolation.readers.reading import unpack_part  # noqa: PLC0415 - only where it is used
+
+    part = values["source"]
+    return fill(values, fds, report, partial(unpack_part, part["kind"], fds[1], part["offset"], part["size"]))
+
+
+def fill(values: Values, fds: Sequence[int], report: socket.socket, work: Work) -> Mapping[str, Any]:
+    """Let the work, done in the jail, write into the filesystem; it is told where to tell its progress."""
+    from sysproc.isolation.unpack import out_of_time  # noqa: PLC0415 - see above
+
+    image, source = fds
     frame = Path(values["frame"])
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     enter_own_mount_namespace()
     root = mount_detached(image, fstype="ext4", offset=values["offset"], size=values["size"])
     failpoint("jobs.unpack.after_mount")
     signal.signal(signal.SIGXCPU, out_of_time)
-    born = bear_as(
-        values["uid_base"], lambda go: _inside(go, values, lambda: unpack_archive(archive, partial(tell, go)))
-    )
-    write_id_maps(born.pid, values["uid_base"], values["uid_count"])
-    born.go.send(b"MAPPED")
+    born = bear_as(values["uid_base"], lambda go: _inside(go, values, lambda: work(partial(tell, go))))
+    map_ids(born, values)
     userns = os.open(f"/proc/{born.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     idmap(root, userns)
     os.close(userns)
     move_mount(root, AT_FDCWD, frame)
     send_with_fds(born.go, b"GO", [root])
     setns(home, CLONE_NEWNS)  # a long import keeps no mount of the host
-    os.close(archive)  # so that the sender notices when J has ended
+    os.close(source)  # so that the sender notices when J has ended
     failpoint("jobs.unpack.after_go")
     result = _relay(born, report)
     os.waitpid(born.pid, 0)
@@ -84,6 +99,12 @@ def unpack(values: Values, fds: Sequence[int], report: socket.socket) -> Mapping
     make_clean(root)
     failpoint("jobs.unpack.after_sync")
     return result
+
+
+def map_ids(born: Born, values: Values) -> None:
+    """Give J its ids; it becomes root of its user namespace."""
+    write_id_maps(born.pid, values["uid_base"], values["uid_count"])
+    born.go.send(b"MAPPED")
 
 
 def _relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
@@ -145,7 +166,7 @@ def _inside(go: socket.socket, values: Values, work: Callable[[], Mapping[str, i
     """J's life. Everything it needs was imported before: its base uid may not be able to read our modules."""
     become_root(go)
     make_it_the_root(enter_attached_root(go))
-    for limit, values_of_it in _RLIMITS.items():
+    for limit, values_of_it in RLIMITS.items():
         resource.setrlimit(limit, values_of_it)
     os.umask(0)
     load_filter(bytes.fromhex(values["seccomp_filter"]))

@@ -5,6 +5,8 @@
     format_whole file                   the mkfs of a type over the whole file                   {}
     grow         image file             grows the filesystem of the partition to its whole size  {}
     unpack       image file, archive    unpacks a tar into it, in a jail (`sysproc.isolation.jail`)   counts
+    unpack_filesystem   the same, of a filesystem of others in the second file                                counts
+    check        file                   a fsck on a part of it, in a jail (`sysproc.isolation.tool_jail`)     its words
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 
@@ -25,7 +27,8 @@ from sysproc.failpoints import failpoint
 from sysproc.isolation import launcher_protocol as protocol
 from sysproc.isolation import mkfs
 from sysproc.isolation.builder import enter_own_mount_namespace, failure_message
-from sysproc.isolation.jail import unpack
+from sysproc.isolation.jail import unpack, unpack_filesystem
+from sysproc.isolation.tool_jail import check
 from sysproc.isolation.volumes.attach import attach
 from sysproc.isolation.volumes.detach import detach
 from sysproc.linux.files import syncfs
@@ -138,6 +141,8 @@ JOBS: dict[str, Job] = {
     "format_whole": format_whole,
     "grow": grow,
     "unpack": unpack,
+    "unpack_filesystem": unpack_filesystem,
+    "check": check,
     "attach": attach,
     "detach": detach,
 }

@@ -37,6 +37,9 @@ PACKAGES = {
     "e2fsck": "e2fsprogs",
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.xfs": "xfsprogs",
+    "btrfs": "btrfs-progs",
+    "xfs_repair": "xfsprogs",
+    "fsck.erofs": "erofs-utils",
 }
 
 

@@ -6,7 +6,7 @@ What is read into memory is bounded; nothing recurses. Formats: ustar, pax, GNU,
 What one block means is in `sysproc.isolation.tar_headers`, what becomes of an entry in `sysproc.isolation.unpack`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -48,7 +48,10 @@ _SPARSE_BLOCK_AREA, _SPARSE_BLOCK_MORE = slice(0, 504), 504
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry. size: of the file, of which the segments (offset, length) are stored, in order; the rest is zeros."""
+    """One entry. size: of the file, of which the segments (offset, length) are stored, in order; the rest is zeros.
+
+    The data of a segment is there until the next one is asked for.
+    """
 
     name: bytes
     kind: Kind
@@ -58,7 +61,7 @@ class Entry:
     gid: int
     mtime_ns: int
     size: int
-    segments: Sequence[Segment]
+    segments: Iterable[Segment]
     attributes: Mapping[bytes, bytes]
 
 

@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import IO, NoReturn
+from typing import IO, NoReturn, Protocol
 
 from sysproc.isolation.tar_headers import Kind, broken, shown
 from sysproc.isolation.tar_reader import COPY_BYTES, Entry, TarReader
@@ -54,6 +54,18 @@ _BEYOND_THE_FILESYSTEM = (
 _NO_SUCH_ATTRIBUTE = (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL)
 
 
+class Archive(Protocol):
+    """What is unpacked: a tar, or a filesystem (`sysproc.isolation.readers`)."""
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries, parents before what is in them."""
+        ...
+
+    def data(self, length: int) -> Iterator[bytes]:
+        """The next bytes of the current entry's data."""
+        ...
+
+
 @dataclass
 class Counts:
     """What was unpacked so far."""
@@ -70,7 +82,7 @@ def unpack_archive(fd: int, progress: Callable[[dict[str, int]], object]) -> dic
         return asdict(unpack_entries(TarReader(stream), progress))
 
 
-def unpack_entries(archive: TarReader, progress: Callable[[dict[str, int]], object]) -> Counts:
+def unpack_entries(archive: Archive, progress: Callable[[dict[str, int]], object]) -> Counts:
     """All entries; the times of directories at the end, when nothing more is made in them."""
     counts, told = Counts(), time.monotonic()
     times: dict[bytes, int] = {}
@@ -131,7 +143,7 @@ def inside(name: bytes) -> bytes:
     return posixpath.normpath(b"/" + name.lstrip(b"/"))
 
 
-def unpack_entry(archive: TarReader, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
+def unpack_entry(archive: Archive, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
     """One entry, whatever kind it is. EBADMSG if it contradicts those before it, EINVAL if no filesystem takes it."""
     try:
         _unpack_entry(archive, entry, counts, times)
@@ -148,7 +160,7 @@ def unpack_entry(archive: TarReader, entry: Entry, counts: Counts, times: dict[b
         raise OSError(failure.errno, failure.strerror, text) from None
 
 
-def _unpack_entry(archive: TarReader, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
+def _unpack_entry(archive: Archive, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
     path = inside(entry.name)
     counts.entries += 1
     if entry.kind is Kind.DEVICE:
@@ -165,7 +177,7 @@ def _unpack_entry(archive: TarReader, entry: Entry, counts: Counts, times: dict[
         set_owner_mode_attributes(entry, path, counts)
 
 
-def make(archive: TarReader, entry: Entry, path: bytes, counts: Counts) -> None:
+def make(archive: Archive, entry: Entry, path: bytes, counts: Counts) -> None:
     """Anything but a directory or a device."""
     match entry.kind:
         case Kind.SYMLINK:
@@ -221,7 +233,7 @@ def make_hard_link(entry: Entry, path: bytes) -> None:
         raise broken(f"{shown(entry.name)} is a hard link to {shown(entry.link)}, which is not in it") from None
 
 
-def write_file(archive: TarReader, entry: Entry, path: bytes) -> None:
+def write_file(archive: Archive, entry: Entry, path: bytes) -> None:
     """The contents of a regular file. Zeros become holes."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with named(path), open(fd, "wb") as target:

@@ -9,6 +9,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 
+from sysproc.crc32c import over
 from sysproc.errors import InvalidArgument
 
 SUPERBLOCK_AT, SUPERBLOCK_BYTES = 1024, 1024
@@ -19,26 +20,6 @@ LABEL_BYTES = 16
 _IDENTITY_BYTES = 16 + LABEL_BYTES
 _INCOMPAT_AT, _RO_COMPAT_AT = 0x60, 0x64
 _METADATA_CSUM_SEED, _METADATA_CSUM, _SPARSE_SUPER = 0x2000, 0x400, 0x1
-_POLYNOMIAL = 0x82F63B78
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)  # noqa: PLW2901 - the usual way to write it
-        table.append(value)
-    return tuple(table)
-
-
-_TABLE = _crc_table()
-
-
-def over(crc: int, data: bytes) -> int:
-    """CRC-32C of these bytes, begun with this value, and without the final inversion, as ext4 stores it."""
-    for byte in data:
-        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
-    return crc
 
 
 # What becomes of each bit of the checksum on the way from behind the label to the end.

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from sysproc import failpoints
+from sysproc.crc32c import over
 from sysproc.storage.vsf.clone import clone_vsf, fresh_vsf, new_file
-from sysproc.storage.vsf.ext4_uuid import SUPERBLOCK_BYTES, over, with_uuid
+from sysproc.storage.vsf.ext4_uuid import SUPERBLOCK_BYTES, with_uuid
 from sysproc.storage.vsf.gpt import read_gpt, single_partition
 
 pytestmark = pytest.mark.skipif(shutil.which("mke2fs") is None, reason="mke2fs (package e2fsprogs) is not installed")
