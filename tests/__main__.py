@@ -1,7 +1,8 @@
 """Runs the suites, and sums them up: `python -m tests [SUITE …] [-- PYTEST-ARGUMENT …]`.
 
     lint ▸ unit ▸ kernel ▸ e2e ▸ …         one after the other
-    vm ▸ crash                             beside them; what they say comes when they have ended
+    vm                                     beside them; what it says comes when it has ended
+    crash                                  the same
 
 Each suite is a directory beside this file and a process of its own, because the kernel tests must not share
 one with gRPC's threads. What a suite needs is in its conftest.py, options are in `tests/conftest.py`.
@@ -16,7 +17,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,11 +122,12 @@ def beside(named: Sequence[str], arguments: Sequence[str]) -> Iterator[Callable[
 
 def run_all(named: Sequence[str], arguments: Sequence[str]) -> list[Outcome]:
     """Run the suites that are named."""
-    those, others = [one for one in named if one in BESIDE], [one for one in named if one not in BESIDE]
-    if not those or not others:
+    others = [one for one in named if one not in BESIDE]
+    if not others:
         return [run(suite, arguments) for suite in named]
-    with beside(those, arguments) as ended:
-        return [*(run(suite, arguments) for suite in others), *ended()]
+    with ExitStack() as stack:
+        ends = [stack.enter_context(beside([suite], arguments)) for suite in BESIDE if suite in named]
+        return [*(run(suite, arguments) for suite in others), *(one for ended in ends for one in ended())]
 
 
 def closing_line(counts: Counter[str], seconds: float) -> str:
