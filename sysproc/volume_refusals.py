@@ -21,7 +21,10 @@ from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.running import RunningContainer
 from sysproc.storage.volumes import FOREIGN, VolumeRow
 
-_OF_THE_PATH = (errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
+_OF_THE_PATH = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EAGAIN),
+)
 _OF_THE_FILESYSTEM = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.EIO, errno.EROFS)
 
 

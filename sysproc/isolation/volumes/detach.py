@@ -28,6 +28,10 @@ Values = Mapping[str, Any]
 
 # Of one namespace: something mounts it again all the time.
 _MOST = 4096
+# Renaming what is above it moves a mount: how often it is looked for again, and what a path says that is not right
+# any more. A copy that is locked stays where it is, with EINVAL.
+_TRIES = 32
+_MOVED = (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def detach(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
@@ -39,11 +43,22 @@ def detach(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str,
     init = pid_of(init_pidfd)
     if values["force"]:
         return {"gone": sum(detach_all(init_pidfd, pid, values["device"]) for pid in (init, *values["pids"]))}
-    mounted = next((one for one in mounts_of(init) if one.id == values["mount"]), None)
-    if mounted is None or mounted.device != values["device"]:
-        raise OSError(errno.EINVAL, "not mounted", f"mount {values['mount']}")
-    unmount(init_pidfd, init, mounted, 0)
+    detach_one(init_pidfd, init, values["mount"], values["device"])
     return {"gone": 1}
+
+
+def detach_one(init_pidfd: int, init: int, number: int, device: str) -> None:
+    """Unmount the mount of this id. Where it is may change while its path is walked: then it is looked at again."""
+    for left in reversed(range(_TRIES)):
+        mounted = next((one for one in mounts_of(init) if one.id == number), None)
+        if mounted is None or mounted.device != device:
+            raise OSError(errno.EINVAL, "not mounted", f"mount {number}")
+        try:
+            unmount(init_pidfd, init, mounted, 0)
+            break
+        except OSError as failure:
+            if failure.errno not in _MOVED or not left:
+                raise
 
 
 def detach_all(init_pidfd: int, pid: int, device: str) -> int:
@@ -52,11 +67,14 @@ def detach_all(init_pidfd: int, pid: int, device: str) -> int:
     What is mounted on top goes first. A namespace that belongs to a user namespace made inside has copies that are
     locked; these end with its processes.
     """
-    for gone in range(_MOST):
-        top = _topmost(pid, device)
-        if top is None or not _unmounted(init_pidfd, pid, top):
-            return gone
-    return _MOST
+    gone, tries = 0, _TRIES
+    while gone < _MOST and tries and (top := _topmost(pid, device)) is not None:
+        number = _unmount_lazily(init_pidfd, pid, top)
+        if number == errno.ESRCH or (number == errno.EINVAL and _topmost(pid, device) == top):
+            break
+        gone += not number
+        tries -= bool(number)
+    return gone
 
 
 def _topmost(pid: int, device: str) -> Mounted | None:
@@ -70,14 +88,15 @@ def _topmost(pid: int, device: str) -> Mounted | None:
     return found[-1] if found else None
 
 
-def _unmounted(init_pidfd: int, pid: int, mounted: Mounted) -> bool:
+def _unmount_lazily(init_pidfd: int, pid: int, mounted: Mounted) -> int:
+    """0, or why it is not there: an errno."""
     try:
         unmount(init_pidfd, pid, mounted, MNT_DETACH)
     except OSError as failure:
-        if failure.errno not in (errno.EINVAL, errno.ENOENT, errno.ESRCH):
+        if failure.errno not in (*_MOVED, errno.ESRCH):
             raise
-        return False
-    return True
+        return failure.errno
+    return 0
 
 
 def unmount(init_pidfd: int, pid: int, mounted: Mounted, flags: int) -> None:
