@@ -43,7 +43,8 @@ def _open(file: Path, offset: int, size: int) -> tuple[int, str]:
         if (found := _made(file, offset, size) or _found(file, offset)) is not None:
             return found
         if time.monotonic() > deadline:
-            raise OSError(errno.EBUSY, "in use, and by no loop device", str(file))
+            # The name alone: the caller may be a container, which is not told where the service has its files.
+            raise OSError(errno.EBUSY, "in use, and by no loop device", file.name)
         time.sleep(_PAUSE_S)
 
 

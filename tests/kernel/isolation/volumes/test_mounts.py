@@ -192,8 +192,9 @@ async def test_a_part_that_is_handed_out_raw_is_not_mounted(
     fd = os.open(mounting.volume, os.O_RDWR)
     f_ofd_setlk(fd, 0, 0)
     monkeypatch.setattr("sysproc.isolation.volumes.devices.PATIENCE_S", 0.1)
-    with pytest.raises(OSError, match="by no loop device"), device_of(mounting.volume, OFFSET, SIZE):
+    with pytest.raises(OSError, match="by no loop device") as busy, device_of(mounting.volume, OFFSET, SIZE):
         pass
+    assert busy.value.filename == mounting.volume.name, "callers in containers see it: no path of the host"
     os.close(fd)
     with device_of(mounting.volume, OFFSET, SIZE) as device, device_of(mounting.volume, OFFSET, SIZE) as same:
         assert device == same
