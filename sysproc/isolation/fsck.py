@@ -3,10 +3,11 @@
             looks                      repairs
     ext4    e2fsck -fn                 e2fsck -fy                   e2fsprogs
     btrfs   btrfs check --readonly     (none that is safe)          btrfs-progs
-    xfs     xfs_repair -n              xfs_repair                   xfsprogs
+    xfs     xfs_repair -n              (not in a jail)              xfsprogs
     erofs   fsck.erofs                 (never written)              erofs-utils
 
-That they run in a jail is the business of `sysproc.isolation.tool_jail`.
+xfs_repair ends by flushing its device, which in a user namespace nobody may (BLKFLSBUF, EACCES). That they run in a
+jail is the business of `sysproc.isolation.tool_jail`.
 """
 
 from collections.abc import Sequence
@@ -33,18 +34,17 @@ class Fsck:
         return found
 
 
-# e2fsck(8): 1 corrected, 2 corrected and reboot, 4 errors left; 8 and more: it could not do it.
-_E2FSCK_CORRECTED, _E2FSCK_LEFT = frozenset({1, 2}), frozenset({4})
-_EXT4 = Fsck(
-    ("e2fsck", "-fn"), ("e2fsck", "-fy"), ("e2fsck", "-y", "-E", "journal_only"), _E2FSCK_LEFT | _E2FSCK_CORRECTED
-)
+# e2fsck(8), a sum: 1 corrected, 2 corrected and reboot, 4 errors left, 8 it could not go on.
+_E2FSCK_CORRECTED = frozenset({1, 2})
+_E2FSCK_DAMAGED = frozenset(status for status in range(16) if status & 7)
+_EXT4 = Fsck(("e2fsck", "-fn"), ("e2fsck", "-fy"), ("e2fsck", "-y", "-E", "journal_only"), _E2FSCK_DAMAGED)
 FSCK = {
     "ext2": _EXT4,
     "ext3": _EXT4,
     "ext4": _EXT4,
     # --force: do not look whether it is mounted, which needs /proc; the device is nobody else's.
     "btrfs": Fsck(("btrfs", "check", "--force", "--readonly"), (), (), frozenset({1})),
-    "xfs": Fsck(("xfs_repair", "-n"), ("xfs_repair",), (), frozenset({1})),
+    "xfs": Fsck(("xfs_repair", "-n"), (), (), frozenset({1})),
     "erofs": Fsck(("fsck.erofs",), (), (), frozenset({1})),
 }
 

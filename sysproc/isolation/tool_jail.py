@@ -73,7 +73,8 @@ def check(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, 
     status = ended(born)
     if values["mode"] != "look":
         os.fsync(device)
-    os.close(device)
+    for fd in (device, fds[0]):
+        os.close(fd)  # before anybody is told: until then the file is in use
     return {"status": status, "output": output.decode(errors="replace")}
 
 
@@ -99,6 +100,9 @@ def root_with(frame: Path, device: int, uid: int) -> int:
             mount_setattr(programs, "", set_=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
             move_mount(programs, AT_FDCWD, here)
             os.close(programs)
+    for table in ("proc/mounts", "etc/mtab"):  # nothing is mounted, as far as a tool has to know
+        (frame / table).parent.mkdir()
+        (frame / table).touch()
     (frame / "dev").mkdir()
     os.mknod(frame / "dev/null", stat.S_IFCHR, _NULL)
     os.chmod(frame / "dev/null", 0o666)

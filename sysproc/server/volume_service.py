@@ -1,14 +1,19 @@
 """VolumeService: each method is proto in, one verb, proto out.
 
-What a method means is said in `proto/nightos/sysproc/v1/volume_service.proto`; the verbs are in `sysproc.volumes` and
-`sysproc.volume_mounts`. Which container is named as the owner was settled before (`sysproc.server.interceptor`).
+What a method means is said in `proto/nightos/sysproc/v1/volume_service.proto`; the verbs are in `sysproc.volumes`,
+`sysproc.volume_mounts` and `sysproc.volume_checks`. Which container is named as the owner was settled before
+(`sysproc.server.interceptor`).
 """
+
+from collections.abc import AsyncIterator
 
 from nightos.sysproc.v1 import volume_service_pb2 as pb
 from sysproc.containers import Containers
 from sysproc.server.call import Call
+from sysproc.server.convert import volume_checks as checks
 from sysproc.server.convert import volumes as convert
 from sysproc.server.starts import Starts
+from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_mounts import VolumeMounts
 from sysproc.volumes import Volumes
 
@@ -16,9 +21,12 @@ from sysproc.volumes import Volumes
 class VolumeService:
     """The servicer of VolumeService."""
 
-    def __init__(self, containers: Containers, volumes: Volumes, mounts: VolumeMounts, starts: Starts) -> None:
+    def __init__(
+        self, containers: Containers, volumes: Volumes, mounts: VolumeMounts, checks: VolumeChecks, starts: Starts
+    ) -> None:
         """starts: what formats, copies and mounts waits its turn there, beside what is started."""
         self._containers, self._volumes, self._mounts, self._starts = containers, volumes, mounts, starts
+        self._checks = checks
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """See the proto."""
@@ -71,3 +79,10 @@ class VolumeService:
         container = await self._containers.running(call.container)
         await self._mounts.unmount(container, path, force=request.force)
         return pb.UnmountVolumeResponse()
+
+    async def CheckVolume(self, request: pb.CheckVolumeRequest, call: Call) -> AsyncIterator[pb.CheckVolumeResponse]:
+        """See the proto."""
+        row = await self._volumes.get(call.target, convert.name_from_proto(request.volume))
+        async with self._starts.turn(call.caller.container_id):
+            async for one in self._checks.check(row, repair=request.repair):
+                yield checks.checked_to_proto(one)

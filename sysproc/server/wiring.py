@@ -36,6 +36,7 @@ from sysproc.isolation.cgroups import CgroupMode, CgroupTree
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.launcher_protocol import FRAME_NAME
 from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.jailed import Jails
 from sysproc.lifetimes import Lifetimes
 from sysproc.once import TaskOwner
 from sysproc.processes import Processes
@@ -68,6 +69,7 @@ from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
 from sysproc.system import System
 from sysproc.to_end import to_end
+from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_files import VolumeFiles
 from sysproc.volume_mounts import VolumeMounts
 from sysproc.volumes import Volumes
@@ -207,7 +209,9 @@ def make_parts(
     volumes = Volumes(host, tasks)
     lifetimes = Lifetimes(host, containers)
     mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
-    verbs = Verbs(containers, processes, volumes, mounts)
+    frame = settings.runtime_dir / FRAME_NAME
+    checks = VolumeChecks(host, Jails(host.launcher, host.uid_ranges, frame, host.owner("import")))
+    verbs = Verbs(containers, processes, volumes, mounts, checks)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
     ours = our_services(host, verbs, starts)
     health = Health(descriptor.full_name for descriptor, _ in ours)
@@ -248,6 +252,7 @@ class Verbs:
     processes: Processes
     volumes: Volumes
     mounts: VolumeMounts
+    checks: VolumeChecks
 
 
 def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
@@ -266,7 +271,7 @@ def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
         (container, ContainerService(verbs.containers, starts)),
         (process, ProcessService(verbs.containers, verbs.processes, starts)),
         (image, ImageService(host.images)),
-        (volume, VolumeService(verbs.containers, verbs.volumes, verbs.mounts, starts)),
+        (volume, VolumeService(verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, starts)),
         (system, SystemService(verbs.containers, System(host.cgroups, host.state_dir), permitted)),
     ]
 

@@ -35,6 +35,7 @@ from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.images import Image
 from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
 from sysproc.storage.volumes import Page as VolumePage
+from sysproc.volume_checks import Checked
 from sysproc.volume_mounts import Attachment
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -67,6 +68,7 @@ EXITED = replace(ROW, exit_code=3, exit_signal=None, api_users="all")
 IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6)
 
 VOLUME = NewVolume(5, 7, "v", 2**30, (Filesystem("data", "xfs", 2**29, UUID),), "reparent", False)
+CHECKED = Checked("data", "clean", "what it said")
 VOLUME_ROW = VolumeRow(**vars(VOLUME), state="ready", grown_from=None, created_at=1.5, created_revision=1, revision=2)
 
 
@@ -84,8 +86,8 @@ class Recorder:
             self.heard.append((name, args, named))
             return answer
 
-        async def stream(*args: object) -> AsyncIterator[object]:
-            self.heard.append((name, args))
+        async def stream(*args: object, **named: object) -> AsyncIterator[object]:
+            self.heard.append((name, args, named))
             for one in answer:  # type: ignore[attr-defined]  # a generator's
                 yield one
 
@@ -123,11 +125,11 @@ def volume_verbs() -> Recorder:
     nowhere = {VOLUME_ROW.id: (Attachment(5, b"/data", "data", True),)}
     page = VolumePage((VOLUME_ROW,), "r1")
     mounts = {"attachments": nowhere, "mount": None, "unmount": None, "running": None}
-    return Recorder(**one, **mounts, validate=VOLUME, list=page, delete=None)
+    return Recorder(**one, **mounts, validate=VOLUME, list=page, delete=None, check=iter([CHECKED]))
 
 
 def volume_service(verbs: Any) -> VolumeService:
-    return VolumeService(verbs, verbs, verbs, Starts(1))
+    return VolumeService(verbs, verbs, verbs, verbs, Starts(1))
 
 
 def container_service(verbs: Any) -> ContainerService:
@@ -156,6 +158,7 @@ BEGIN: dict[str, list[Message]] = {
     "DeleteVolume": [volumes.DeleteVolumeRequest(volume=VolumeRef(name="v"))],
     "MountVolume": [volumes.MountVolumeRequest(volume=VolumeRef(name="v"), path=b"/a")],
     "UnmountVolume": [volumes.UnmountVolumeRequest(path=b"/a")],
+    "CheckVolume": [volumes.CheckVolumeRequest(volume=VolumeRef(name="v"))],
     "DeleteImage": [images.DeleteImageRequest(name="i")],
     "ImportImage": [
         images.ImportImageRequest(header=images.ImportImageRequest.Header(name="i")),

@@ -23,6 +23,7 @@ from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc_client._core.values import bad, reference, size_bytes, text, to_hex
 from sysproc_client.connection import Connection
 from sysproc_client.container import Container, as_datetime
+from sysproc_client.volume_checks import Checked, checked
 
 if TYPE_CHECKING:
     from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
@@ -141,6 +142,13 @@ class Volume:
             )
         )
 
+    def check(self, *, repair: bool = False) -> Iterator[Checked]:
+        """Look whether its filesystems are whole, each told of when it is done. Raises FailedPrecondition (in use).
+
+        repair: what is damaged, where that can be done.
+        """
+        return self._volumes._check(self.ref, repair=repair)
+
     def delete(self) -> None:
         """Delete it and everything in it. Raises FailedPrecondition (in use)."""
         self._volumes._delete(self.ref)
@@ -222,6 +230,10 @@ class Volumes:
     def _grow(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:
         request = service.GrowVolumeRequest(volume=ref, size_bytes=size_bytes(size))
         return self._connection.call(self._stub.GrowVolume, request).volume
+
+    def _check(self, ref: pb.VolumeRef, *, repair: bool) -> Iterator[Checked]:
+        request = service.CheckVolumeRequest(volume=ref, repair=bool(repair))
+        return checked(self._connection.stream(self._stub.CheckVolume(request)))
 
     def _delete(self, ref: pb.VolumeRef) -> None:
         request = service.DeleteVolumeRequest(volume=ref, request_id=str(uuid.uuid4()))

@@ -10,6 +10,7 @@ import click
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_json, print_table
 from sysproc_client.cli.several import each, printed_at_end
+from sysproc_client.cli.volume_checks import check_command
 
 if TYPE_CHECKING:
     from sysproc_client.client import Client
@@ -33,6 +34,9 @@ def mount_flags(context: click.Context, parameter: click.Parameter, value: str |
 @click.group("volume")
 def volume_command() -> None:
     """Create, list, grow and delete volumes: storage that outlives processes and moves between containers."""
+
+
+volume_command.add_command(check_command)
 
 
 def parts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str, Any]]:
