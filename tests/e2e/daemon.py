@@ -137,9 +137,9 @@ class RunningDaemon:
         self.start(environment=environment)
 
     def log_text(self) -> str:
-        """What it has said, and its launcher."""
+        """What it has said, and its launcher; empty once it is closed."""
         launcher_log = self.runtime_dir / launcher_protocol.LOG_NAME
-        said = self.log.read_text(errors="replace")[-20_000:]
+        said = self.log.read_text(errors="replace")[-20_000:] if self.log.exists() else ""
         return said + (f"\nlauncher:\n{launcher_log.read_text(errors='replace')}" if launcher_log.exists() else "")
 
     def scope(self) -> Scope:
