@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from sysproc.encrypted_files import EncryptedFiles, last_inside, must_have
 from sysproc.errors import FailedPrecondition
 from sysproc.failpoints import failpoint
 from sysproc.ids import to_hex
@@ -25,9 +26,10 @@ from sysproc.images import FORMAT_TIMEOUT_S, full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from sysproc.linux.files import is_open_elsewhere
 from sysproc.linux.loop import loops_backed_by
+from sysproc.linux.memory import SecretBuffer
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.templates import TemplateStore
-from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
+from sysproc.storage.volumes import NONE, WHOLE, Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import (
     copy_data,
     copy_sparse,
@@ -43,6 +45,7 @@ from sysproc.storage.vsf.ext4_uuid import set_uuid
 from sysproc.storage.vsf.gpt import Gpt, Partition, read_gpt
 from sysproc.storage.vsf.layout import Wanted, plan
 from sysproc.to_end import to_end
+from sysproc.unlocking import Unlocking
 
 # Of these a copy becomes one of its own by another UUID in its superblocks; btrfs and xfs have theirs everywhere.
 FROM_TEMPLATES = frozenset({"ext4"})
@@ -55,6 +58,8 @@ class VolumeFiles:
 
     def __init__(self, state_dir: StateDir, launcher: Launcher) -> None:
         self._state_dir, self._launcher = state_dir, launcher
+        self.unlocking = Unlocking(launcher)
+        self.encrypted = EncryptedFiles(state_dir.volumes, launcher, self.unlocking)
         self._templates = TemplateStore(state_dir.templates, ".ext4")
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
@@ -70,10 +75,14 @@ class VolumeFiles:
 
     def is_quick(self, new: NewVolume) -> bool:
         """Whether it is put together of templates that are there."""
-        return all(one.type in FROM_TEMPLATES and self._templates.has(name_of(one)) for one in new.filesystems)
+        known = all(one.type in FROM_TEMPLATES and self._templates.has(name_of(one)) for one in new.filesystems)
+        return known and new.encryption == NONE
 
-    async def make(self, row: VolumeRow | NewVolume) -> None:
+    async def make(self, row: VolumeRow | NewVolume, secret: SecretBuffer | None = None) -> None:
         """The file of a new volume. Raises ResourceExhausted, FailedPrecondition (a tool); nothing is left then."""
+        if row.encryption != NONE:
+            await self.encrypted.make(row, must_have(secret, row), self.path(row))
+            return
         wanted = [Wanted(one.label, one.size_bytes) for one in row.filesystems]
         gpt = plan(wanted, row.size_bytes)
         async with AsyncExitStack() as stack:
@@ -109,13 +118,17 @@ class VolumeFiles:
 
     # -- grow
 
-    async def grow(self, row: VolumeRow) -> int:
+    async def grow(self, row: VolumeRow, secret: SecretBuffer | None = None) -> int:
         """Let the file have the size that is recorded; the size of its last filesystem then.
 
         Raises ResourceExhausted, FailedPrecondition; the file is as it was then.
         """
         target = self.path(row)
         with unnamed_file(target.parent) as fd:
+            if row.encryption != NONE:
+                last_bytes = await self.encrypted.grow(fd, row, must_have(secret, row), target)
+                await to_end(put_in_place, fd, target)
+                return last_bytes
             last = await to_end(larger_copy, target, fd, row.size_bytes)
             failpoint("volumes.grow.after_copy")
             await self._grow(fd, row, last)
@@ -135,6 +148,8 @@ class VolumeFiles:
             return None
         try:
             grown = os.fstat(fd).st_size == row.size_bytes
+            if row.encryption == WHOLE:
+                return last_inside(row) if grown else None
             return read_gpt(fd).partitions[-1].size_bytes if grown else None
         finally:
             os.close(fd)

@@ -26,14 +26,15 @@ from sysproc.host import Host
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
-from sysproc.linux.loop import loops_backed_by, loops_by_file
+from sysproc.linux.memory import SecretBuffer
 from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.process_list import pid_inside, read_status
 from sysproc.running import RunningContainer, RunningContainers
 from sysproc.storage import volumes as recorded
 from sysproc.storage.volumes import READY, Filesystem, VolumeRow
-from sysproc.storage.vsf.gpt import Partition, read_gpt
 from sysproc.to_end import to_end
+from sysproc.volume_devices import VolumeDevices
+from sysproc.volume_opening import VolumeOpening
 from sysproc.volume_refusals import (
     busy,
     check_below,
@@ -83,37 +84,48 @@ class VolumeMounts:
 
     def __init__(self, host: Host, held: RunningContainers, frame: Path) -> None:
         self._host, self._held, self._frame = host, held, frame
+        self._devices = VolumeDevices(host.state_dir)
+        self._opening = VolumeOpening(host.volume_files, self._devices)
 
     # -- mount
 
-    async def mount(self, container: RunningContainer, volume: VolumeRow, wanted: WantedMount) -> None:
-        """Mount a filesystem of a volume. Raises PermissionDenied, NotFound, FailedPrecondition, InvalidArgument."""
+    async def mount(
+        self, container: RunningContainer, volume: VolumeRow, wanted: WantedMount, secret: SecretBuffer | None = None
+    ) -> None:
+        """Mount a filesystem of a volume, whose secret is looked at if it is encrypted and locked.
+
+        Raises PermissionDenied, NotFound, FailedPrecondition, InvalidArgument.
+        """
         check_below(container, volume)
         async with self._host.volume_files.lock(volume.id):
             row = await self._host.database.read(lambda c: recorded.by_id(c, volume.id))
             if row is None or row.state != READY:
                 raise recorded.gone(volume.id)
             check_trusted(row)
-            values = await to_end(self._values, container, row, wanted)
+            at = filesystem_at(row, wanted.filesystem)
+            values = await to_end(self._values, container, row, row.filesystems[at], wanted)
             try:
-                with mount_failures(row, wanted.path):
-                    await self._host.launcher.run_job(
-                        "attach", values, [container.init_pidfd], timeout_s=MOUNT_TIMEOUT_S
-                    )
+                async with self._opening.source(row, at, secret) as source:
+                    with mount_failures(row, wanted.path):
+                        await self._host.launcher.run_job(
+                            "attach",
+                            {**values, **source.values},
+                            [container.init_pidfd, *source.fds],
+                            timeout_s=MOUNT_TIMEOUT_S,
+                        )
             except SysprocError:
-                await self._until_free(Path(values["file"]))
+                await self.until_free(Path(values["file"]))
                 raise
             failpoint("volumes.mount.after_job")
 
-    def _values(self, container: RunningContainer, volume: VolumeRow, wanted: WantedMount) -> Mapping[str, Any]:
+    def _values(
+        self, container: RunningContainer, volume: VolumeRow, filesystem: Filesystem, wanted: WantedMount
+    ) -> Mapping[str, Any]:
         if sum(self._file_of(one) is not None for one in mounts_in(container)) >= MOST_MOUNTS:
             raise too_many_mounts(MOST_MOUNTS)
-        filesystem, partition = self._part(volume, wanted.filesystem)
         return {
             "file": str(self._host.volume_files.path(volume)),
             "fstype": filesystem.type,
-            "offset": partition.offset_bytes,
-            "size": partition.size_bytes,
             "path": wanted.path.hex(),
             "read_only": wanted.read_only,
             "suid": wanted.suid,
@@ -122,17 +134,6 @@ class VolumeMounts:
             "own_ids": not wanted.read_only or container.id == volume.owner_id,
             "frame": str(self._frame),
         }
-
-    def _part(self, volume: VolumeRow, label: str) -> tuple[Filesystem, Partition]:
-        labels = [one.label for one in volume.filesystems]
-        if (label and label not in labels) or (not label and len(labels) > 1):
-            raise no_filesystem(volume, label)
-        at = labels.index(label) if label else 0
-        fd = os.open(self._host.volume_files.path(volume), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return volume.filesystems[at], read_gpt(fd).partitions[at]
-        finally:
-            os.close(fd)
 
     # -- unmount
 
@@ -144,7 +145,7 @@ class VolumeMounts:
             await self._unmount_all(container, mounted, device)
         else:
             await self._unmount_one(container, mounted, device)
-        await self._until_free(file)
+        await self.until_free(file)
 
     async def _unmount_one(self, container: RunningContainer, mounted: Mounted, device: str) -> None:
         path = mounted.point
@@ -167,15 +168,9 @@ class VolumeMounts:
 
     def _file_of(self, mounted: Mounted) -> Path | None:
         """The file of the volume that is mounted; None if it is of none."""
-        if mounted.fstype not in _TYPES or not mounted.source.startswith("/dev/loop"):
-            return None
-        try:
-            file = Path(loop_attribute(mounted.source, "backing_file"))
-        except FileNotFoundError:
-            return None
-        return file if file.parent == self._host.state_dir.volumes else None
+        return self._devices.file_of(mounted.source) if mounted.fstype in _TYPES else None
 
-    async def _until_free(self, file: Path) -> None:
+    async def until_free(self, file: Path) -> None:
         """Until the kernel has nothing of it any more, unless it is mounted elsewhere. Raises FailedPrecondition."""
         await to_end(self._wait_free, file)
 
@@ -187,10 +182,12 @@ class VolumeMounts:
             time.sleep(_PAUSE_S)
 
     def _is_lingering(self, file: Path) -> bool:
-        """Whether a loop device has it, and no container does."""
-        devices = set(loops_backed_by(file))
+        """Whether a loop device has it, or the process that decrypts it, and no container does."""
+        devices = self._devices.of_file(file)
+        if not devices:
+            return self._devices.is_held(file)
         everywhere = (mounted.source for container in self._held.all().values() for mounted in mounts_in(container))
-        return bool(devices) and devices.isdisjoint(everywhere)
+        return devices.isdisjoint(everywhere)
 
     async def _detach(self, container: RunningContainer, mounted: Mounted, *, force: bool) -> None:
         pids = [pid for pid in container.cgroup.pids() if pid != container.init_pid]
@@ -229,34 +226,23 @@ class VolumeMounts:
         return await to_end(self._attachments, rows)
 
     def _attachments(self, rows: Sequence[VolumeRow]) -> Mapping[int, Sequence[Attachment]]:
-        devices = self._devices(rows)
+        devices = self._devices.mountable(rows)
         found: dict[int, list[Attachment]] = {row.id: [] for row in rows}
         if devices:
             for container in self._held.all().values():
                 for mounted in mounts_in(container):
                     if mounted.source in devices and mounted.fstype in _TYPES:
-                        row = devices[mounted.source]
-                        found[row.id].append(self._attachment(container, row, mounted))
+                        row, label = devices[mounted.source]
+                        found[row.id].append(Attachment(container.id, mounted.point, label, mounted.read_only))
         return found
 
-    def _devices(self, rows: Sequence[VolumeRow]) -> Mapping[str, VolumeRow]:
-        """The loop devices of volumes: the host's are looked at once, whatever many there are of both."""
-        by_file = loops_by_file()
-        return {device: row for row in rows for device in by_file.get(str(self._host.volume_files.path(row)), ())}
 
-    def _attachment(self, container: RunningContainer, row: VolumeRow, mounted: Mounted) -> Attachment:
-        offset = int(loop_attribute(mounted.source, "offset"))
-        fd = os.open(self._host.volume_files.path(row), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            at = [one.offset_bytes for one in read_gpt(fd).partitions].index(offset)
-        finally:
-            os.close(fd)
-        return Attachment(container.id, mounted.point, row.filesystems[at].label, mounted.read_only)
-
-
-def loop_attribute(device: str, name: str) -> str:
-    """What sysfs says of a loop device (Documentation/ABI/testing/sysfs-block-loop). FileNotFoundError: it is free."""
-    return Path("/sys/block", Path(device).name, "loop", name).read_text().rstrip("\n")
+def filesystem_at(volume: VolumeRow, label: str) -> int:
+    """Which filesystem is meant; empty: the only one. Raises NotFound."""
+    labels = [one.label for one in volume.filesystems]
+    if (label and label not in labels) or (not label and len(labels) > 1):
+        raise no_filesystem(volume, label)
+    return labels.index(label) if label else 0
 
 
 def mounts_in(container: RunningContainer) -> Iterator[Mounted]:

@@ -11,7 +11,7 @@ settled by `recover` at the next start. Which container may name which is settle
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,17 +19,19 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
+from sysproc.encrypted_files import must_have
 from sysproc.errors import ResourceExhausted
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import new_volume_id, to_hex
+from sysproc.linux.memory import SecretBuffer
 from sysproc.once import Once, TaskOwner
 from sysproc.storage import hierarchy, requests
 from sysproc.storage import volumes as recorded
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
-from sysproc.storage.volumes import CREATING, DELETING, READY, Filesystem, NewVolume, Page, VolumeRow
+from sysproc.storage.volumes import CREATING, DELETING, NONE, READY, Filesystem, NewVolume, Page, VolumeRow
 from sysproc.to_end import to_end
 
 log = structlog.get_logger()
@@ -50,7 +52,8 @@ class WantedFilesystem:
 class Wanted:
     """A volume that somebody asks for; the fields are checked already (`sysproc.server.convert.volumes`).
 
-    asked_by: the container of the caller, None on the host; owner_id: whose it will be, None for the host.
+    asked_by: the container of the caller, None on the host; owner_id: whose it will be, None for the host. secret: of
+    an encrypted one; it is wiped when that is made.
     """
 
     asked_by: int | None
@@ -60,6 +63,8 @@ class Wanted:
     filesystems: tuple[WantedFilesystem, ...]
     on_destroy: str
     overcommit: bool
+    encryption: str = NONE
+    secret: SecretBuffer | None = None
 
 
 class Volumes:
@@ -100,6 +105,10 @@ class Volumes:
         return new
 
     async def _create(self, wanted: Wanted, request: RequestKey | None) -> VolumeRow:
+        with wanted.secret or nullcontext():
+            return await self._create_with_secret(wanted, request)
+
+    async def _create_with_secret(self, wanted: Wanted, request: RequestKey | None) -> VolumeRow:
         await self._settle_what_is_left()
         new = await self._new_row(new_volume_id(), wanted)
         async with self._files.lock(new.id):
@@ -109,7 +118,7 @@ class Volumes:
                 row = await self._database.write(lambda c: recorded.insert_volume(c, new, self._asker(wanted)))
             try:
                 failpoint("volumes.create.after_intention")
-                await self._files.make(row)
+                await self._files.make(row, wanted.secret)
                 failpoint("volumes.create.after_file")
                 return await self._database.write(lambda c: finish_create(c, row.id, request))
             except BaseException:
@@ -144,6 +153,7 @@ class Volumes:
             filesystems=tuple(filesystems),
             on_destroy=wanted.on_destroy,
             overcommit=wanted.overcommit,
+            encryption=wanted.encryption,
         )
 
     def _asker(self, wanted: Wanted) -> Asker:
@@ -158,12 +168,23 @@ class Volumes:
 
     # -- grow and delete
 
-    async def grow(self, row: VolumeRow, size_bytes: int, asked_by: int | None) -> VolumeRow:
-        """Make its last filesystem reach to the end of a larger file. Of the size that it has already: nothing."""
-        asker = Asker(asked_by, self._host.output_bytes)
-        return await self._once.run(None, lambda: self._grow(row.id, size_bytes, asker))
+    async def grow(
+        self, row: VolumeRow, size_bytes: int, asked_by: int | None, secret: SecretBuffer | None = None
+    ) -> VolumeRow:
+        """Make its last filesystem reach to the end of a larger file. Of the size that it has already: nothing.
 
-    async def _grow(self, volume_id: int, size_bytes: int, asker: Asker) -> VolumeRow:
+        secret: of an encrypted one; it is wiped then.
+        """
+        asker = Asker(asked_by, self._host.output_bytes)
+        return await self._once.run(None, lambda: self._grow_with_secret(row.id, size_bytes, asker, secret))
+
+    async def _grow_with_secret(
+        self, volume_id: int, size_bytes: int, asker: Asker, secret: SecretBuffer | None
+    ) -> VolumeRow:
+        with secret or nullcontext():
+            return await self._grow(volume_id, size_bytes, asker, secret)
+
+    async def _grow(self, volume_id: int, size_bytes: int, asker: Asker, secret: SecretBuffer | None) -> VolumeRow:
         async with self._files.lock(volume_id):
             row = await self._must(volume_id)
             if size_bytes < row.size_bytes:
@@ -171,16 +192,18 @@ class Volumes:
             if size_bytes == row.size_bytes:
                 return row
             await to_end(self._files.check_unused, row)
+            if row.encryption != NONE:
+                must_have(secret, row)
             if not row.overcommit:
                 await to_end(self._host.state_dir.check_free, size_bytes)
             async with self._host.storage_lock:
                 row = await self._database.write(lambda c: recorded.begin_grow(c, volume_id, size_bytes, asker))
-            return await self._grow_file(row)
+            return await self._grow_file(row, secret)
 
-    async def _grow_file(self, row: VolumeRow) -> VolumeRow:
+    async def _grow_file(self, row: VolumeRow, secret: SecretBuffer | None) -> VolumeRow:
         try:
             failpoint("volumes.grow.after_intention")
-            last_bytes = await self._files.grow(row)
+            last_bytes = await self._files.grow(row, secret)
         except BaseException:
             await self._settle_grown(row)
             raise

@@ -3,6 +3,7 @@
     name         fds                    does                                                     result
     format_ext4  image file             mke2fs on the partition at this place                    {}
     format_whole file                   the mkfs of a type over the whole file                   {}
+    format_device  decrypted file     the same on a loop device over a part of it                {}
     grow         image file             grows the filesystem of the partition to its whole size  {}
     unpack       image file, archive    unpacks a tar into it, in a jail (`sysproc.isolation.jail`)   counts
     unpack_filesystem   the same, of a filesystem of others in the second file                                counts
@@ -32,7 +33,7 @@ from sysproc.isolation.tool_jail import check
 from sysproc.isolation.volumes.attach import attach
 from sysproc.isolation.volumes.detach import detach
 from sysproc.linux.files import syncfs
-from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
+from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, loop_configure
 from sysproc.linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
 from sysproc.linux.prctl import set_pdeathsig
 from sysproc.linux.resize import btrfs_resize, xfs_growfs
@@ -57,15 +58,34 @@ def format_whole(values: Values, fds: Sequence[int], _: socket.socket) -> Mappin
     return {}
 
 
+def format_device(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
+    """The mkfs of a `type` on `size` bytes at `offset`, of a file in which what was never written is noise."""
+    identity, flags = mkfs.Identity(values["label"], values["uuid"]), LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO
+    where = {name: values[name] for name in ("offset", "size", "block_size")}
+    device_fd, device = loop_configure(fds[0], **where, flags=flags)
+    try:
+        run_tool(*mkfs.MKFS[values["type"]](device, identity))
+        failpoint("jobs.format.after_device")
+        os.fsync(device_fd)
+    finally:
+        os.close(device_fd)
+    return {}
+
+
 def path_of(fd: int) -> str:
     """How a program that is given the fd opens the file."""
     return f"/proc/self/fd/{fd}"
 
 
 def grow(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
-    """Grow the filesystem at `offset` to `size` bytes, by a loop device; ext4 unless a `type` is said."""
-    flags = LO_FLAGS_AUTOCLEAR
-    device_fd, device = loop_configure(fds[0], offset=values["offset"], size=values["size"], flags=flags)
+    """Grow the filesystem at `offset` to `size` bytes, by a loop device; ext4 unless a `type` is said.
+
+    block_size: of a decrypted file.
+    """
+    block_size = values.get("block_size", 0)
+    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_DIRECT_IO if block_size else 0)
+    where = {"offset": values["offset"], "size": values["size"], "block_size": block_size}
+    device_fd, device = loop_configure(fds[0], **where, flags=flags)
     try:
         failpoint("jobs.grow.after_loop")
         GROW[values.get("type", "ext4")](device, values["size"])
@@ -139,6 +159,7 @@ def die_with(parent: int) -> None:
 JOBS: dict[str, Job] = {
     "format_ext4": format_ext4,
     "format_whole": format_whole,
+    "format_device": format_device,
     "grow": grow,
     "unpack": unpack,
     "unpack_filesystem": unpack_filesystem,

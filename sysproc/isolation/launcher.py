@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sysproc.failpoints import VARIABLE as FAILPOINTS
 from sysproc.failpoints import failpoint
 from sysproc.isolation import launcher_protocol as protocol
 from sysproc.isolation.builder import Order, build
@@ -82,6 +83,7 @@ class Launcher:
             protocol.BUILD: self._build,
             protocol.JOB: self._job,
             protocol.EXEC: self._exec,
+            protocol.SPAWN: self._spawn,
             protocol.KILL: self._kill,
             protocol.DEPOSIT: self._deposit,
             protocol.WITHDRAW: self._withdraw,
@@ -214,20 +216,13 @@ class Launcher:
         return {"pid": self._fork(connection, work)}, []
 
     def _exec(self, _: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
-        """posix_spawn (by vfork) the C program; the fds come from above, so that no number is taken twice."""
-        with ExitStack() as stack:
-            high = [above(fds.take(), stack) for _ in message["numbers"]]
-            actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, message["numbers"], strict=True)]
-            pid = os.posix_spawn(
-                f"/proc/self/fd/{self._program}",
-                message["argv"],
-                {},
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )
-        return {"pid": pid}, [os.pidfd_open(pid)]
+        """The C program."""
+        return spawned(f"/proc/self/fd/{self._program}", message, {}, fds)
+
+    def _spawn(self, _: Connection, message: Message, fds: FdSet) -> tuple[Message, list[int]]:
+        """Another program, with the failpoints of this process."""
+        armed = {name: os.environ[name] for name in (FAILPOINTS,) if name in os.environ}
+        return spawned(message["argv"][0], message, {**message["environment"], **armed}, fds)
 
     def _kill(self, connection: Connection, message: Message, _: FdSet) -> tuple[Message, list[int]]:
         for child in connection.unfinished.values():
@@ -245,6 +240,23 @@ class Launcher:
     def _withdraw(self, _: Connection, message: Message, __: FdSet) -> tuple[Message, list[int]]:
         fd = self._deposited.get(message["name"])
         return {}, [] if fd is None else [os.dup(fd)]
+
+
+def spawned(program: str, message: Message, environment: dict[str, str], fds: FdSet) -> tuple[Message, list[int]]:
+    """posix_spawn (by vfork); the fds come from above, so that no number is taken twice."""
+    with ExitStack() as stack:
+        high = [above(fds.take(), stack) for _ in message["numbers"]]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, message["numbers"], strict=True)]
+        pid = os.posix_spawn(
+            program,
+            message["argv"],
+            environment,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+        )
+    return {"pid": pid}, [os.pidfd_open(pid)]
 
 
 def complain(text: str) -> None:

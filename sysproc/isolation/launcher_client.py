@@ -56,6 +56,14 @@ class Supervisor:
     pidfd: int
 
 
+@dataclass(frozen=True)
+class Spawned:
+    """A program that was started; the pidfd is the taker's."""
+
+    pid: int
+    pidfd: int
+
+
 class ChildFailed(Exception):
     """A builder or a job failed: the call and what it was about, and the errno of it."""
 
@@ -306,6 +314,13 @@ class Launcher:
         reply, got = await self._call(protocol.EXEC, message, list(fds.values()))
         with got:
             return Supervisor(reply["pid"], got.take())
+
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], fds: Mapping[int, int]) -> Spawned:
+        """Start a program with these arguments and `number: fd`, which outlives us and the launcher."""
+        message = {"argv": list(argv), "environment": dict(environment), "numbers": list(fds)}
+        reply, got = await self._call(protocol.SPAWN, message, list(fds.values()))
+        with got:
+            return Spawned(reply["pid"], got.take())
 
     async def deposit(self, name: str, fd: int) -> None:
         """Leave a duplicate of a listening socket with the launcher, so that it outlives this process."""

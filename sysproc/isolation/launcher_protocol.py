@@ -11,6 +11,8 @@
       ◀═══════ on `report`: {"progress": …} * , then {"result": …} │ {"failed": …} │ EOF: killed
       EXEC n argv numbers  + fds… ─────────────▶ posix_spawn of the C program, fds at those numbers
       ◀──────────────────────────── OK n pid + pidfd
+      SPAWN n argv environment numbers  + fds… ▶ posix_spawn of a program of the daemon's choice, as EXEC
+      ◀──────────────────────────── OK n pid + pidfd     it outlives both: nobody kills it
       KILL n pid ──────────────────────────────▶ SIGKILL, if it is a B or a job that has not ended
       DEPOSIT n name + fd, WITHDRAW n name ────▶ a listening socket that must outlive the daemon
       ◀──────────────────────────── OK n [+ fd]
@@ -32,11 +34,12 @@ LOCK_NAME = "launcher.lock"
 LOG_NAME = "launcher.log"
 FRAME_NAME = "frame"
 
-HELLO, BUILD, JOB, EXEC, KILL, DEPOSIT, WITHDRAW, QUIT = (
+HELLO, BUILD, JOB, EXEC, SPAWN, KILL, DEPOSIT, WITHDRAW, QUIT = (
     "hello",
     "build",
     "job",
     "exec",
+    "spawn",
     "kill",
     "deposit",
     "withdraw",

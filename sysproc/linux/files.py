@@ -51,6 +51,13 @@ def f_ofd_setlk(fd: int, offset: int, length: int, *, shared: bool = False) -> N
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, offset, length, 0))
 
 
+def f_ofd_getlk(fd: int, offset: int, length: int) -> bool:
+    """F_OFD_GETLK (Linux 3.15): whether another open file description has locked any of these bytes."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, length, 0)
+    kind: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
+
+
 def ficlone(target_fd: int, source_fd: int) -> None:
     """FICLONE (ioctl_ficlone(2)): share all blocks. EOPNOTSUPP, EXDEV, EINVAL, ENOTTY: it can't be done here."""
     fcntl.ioctl(target_fd, FICLONE, source_fd)

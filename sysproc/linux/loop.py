@@ -93,14 +93,22 @@ def loop_get_status64(device_fd: int) -> LoopInfo64:
     return info
 
 
-def loop_configure(backing_fd: int, *, offset: int, size: int, flags: int, block_size: int = 0) -> tuple[int, str]:
+def loop_name(device_fd: int) -> str:
+    """What its maker has called a device (`lo_file_name`); OSError(ENXIO) if it is not configured."""
+    name: bytes = loop_get_status64(device_fd).lo_file_name
+    return name.decode(errors="replace")
+
+
+def loop_configure(
+    backing_fd: int, *, offset: int, size: int, flags: int, block_size: int = 0, name: str = ""
+) -> tuple[int, str]:
     """LOOP_CONFIGURE (Linux 5.8) a free device: its fd and path. offset and size in bytes; block_size: 0 is 512.
 
-    With LO_FLAGS_AUTOCLEAR the device frees itself when the fd is closed and nothing has it mounted.
+    With LO_FLAGS_AUTOCLEAR the device frees itself when the fd is closed and nothing has it mounted. name: at most 63
+    bytes, for `loop_name`.
     """
-    config = LoopConfig(
-        fd=backing_fd, block_size=block_size, info=LoopInfo64(lo_offset=offset, lo_sizelimit=size, lo_flags=flags)
-    )
+    info = LoopInfo64(lo_offset=offset, lo_sizelimit=size, lo_flags=flags, lo_file_name=name.encode())
+    config = LoopConfig(fd=backing_fd, block_size=block_size, info=info)
     for _ in range(_TRIES):
         number = loop_ctl_get_free()
         try:

@@ -26,6 +26,15 @@ def mlockall(flags: int) -> None:
     check(_libc.mlockall(flags), "mlockall", flags)
 
 
+def wipe(data: bytes) -> None:
+    """Overwrite a bytes object that nobody else has, as CPython keeps it: what came in a message, once it was copied.
+
+    Not what the interpreter shares with everybody: the empty one, and those of one byte.
+    """
+    if len(data) > 1:
+        ctypes.memset(id(data) + bytes.__basicsize__ - 1, 0, len(data))
+
+
 class SecretBuffer:
     """A few bytes in pages of their own: locked, in no core dump, in no forked child, wiped when closed.
 
@@ -92,6 +101,11 @@ class SecretBuffer:
     def close(self) -> None:
         """Wipe. The pages are given back once nobody has a view of them any more."""
         ctypes.memset(ctypes.addressof(self._memory), 0, ctypes.sizeof(self._memory))
+
+    def __del__(self) -> None:
+        """Where nobody has closed it: a request that was refused, for instance."""
+        if hasattr(self, "_memory"):
+            self.close()
 
     def __enter__(self) -> Self:
         return self

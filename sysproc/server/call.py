@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from sysproc.ids import to_hex
 from sysproc.server.access import Method
 from sysproc.server.peer import Caller
+from sysproc.server.redacted import without_secrets
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.requests import RequestKey
 
@@ -76,9 +77,9 @@ class Call:
 
 
 def request_key(caller: Caller, method: Method, request: Message) -> RequestKey | None:
-    """Caller, method and id, with a digest of the whole request; None for one without an id."""
+    """Caller, method and id, with a digest of the request without its secrets; None for one without an id."""
     request_id: str = getattr(request, "request_id", "")
     if not request_id:
         return None
-    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    digest = hashlib.sha256(without_secrets(request).SerializeToString(deterministic=True)).digest()
     return RequestKey(caller=str(caller), method=method.name, request_id=request_id.lower(), digest=digest)

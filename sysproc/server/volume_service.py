@@ -6,14 +6,17 @@ What a method means is said in `proto/nightos/sysproc/v1/volume_service.proto`; 
 """
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 
 from nightos.sysproc.v1 import volume_service_pb2 as pb
 from sysproc.containers import Containers
 from sysproc.server.call import Call
+from sysproc.server.convert import secrets
 from sysproc.server.convert import volume_checks as checks
 from sysproc.server.convert import volumes as convert
 from sysproc.server.starts import Starts
 from sysproc.volume_checks import VolumeChecks
+from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
 from sysproc.volumes import Volumes
 
@@ -22,11 +25,17 @@ class VolumeService:
     """The servicer of VolumeService."""
 
     def __init__(
-        self, containers: Containers, volumes: Volumes, mounts: VolumeMounts, checks: VolumeChecks, starts: Starts
+        self,
+        containers: Containers,
+        volumes: Volumes,
+        mounts: VolumeMounts,
+        checks: VolumeChecks,
+        keys: VolumeKeys,
+        starts: Starts,
     ) -> None:
-        """starts: what formats, copies and mounts waits its turn there, beside what is started."""
+        """starts: what formats, copies, mounts and unlocks waits its turn there, beside what is started."""
         self._containers, self._volumes, self._mounts, self._starts = containers, volumes, mounts, starts
-        self._checks = checks
+        self._checks, self._keys = checks, keys
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """See the proto."""
@@ -41,19 +50,21 @@ class VolumeService:
         """See the proto."""
         row = await self._volumes.get(call.target, convert.name_from_proto(request.volume))
         attachments = await self._mounts.attachments([row])
-        return pb.GetVolumeResponse(volume=convert.volume_to_proto(row, attachments[row.id]))
+        state = await self._keys.state(row)
+        return pb.GetVolumeResponse(volume=convert.volume_to_proto(row, attachments[row.id], state))
 
     async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> pb.ListVolumesResponse:
         """See the proto."""
         page = await self._volumes.list(call.target, *convert.page_from_proto(request))
-        return convert.page_to_proto(page, await self._mounts.attachments(page.volumes))
+        attachments = await self._mounts.attachments(page.volumes)
+        return convert.page_to_proto(page, attachments, await self._keys.states(page.volumes))
 
     async def GrowVolume(self, request: pb.GrowVolumeRequest, call: Call) -> pb.GrowVolumeResponse:
         """See the proto."""
         name, size_bytes = convert.growth_from_proto(request)
         row = await self._volumes.get(call.target, name)
         async with self._starts.turn(call.caller.container_id):
-            row = await self._volumes.grow(row, size_bytes, call.viewer)
+            row = await self._volumes.grow(row, size_bytes, call.viewer, secrets.secret_of(request))
         return pb.GrowVolumeResponse(volume=convert.volume_to_proto(row))
 
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
@@ -70,8 +81,24 @@ class VolumeService:
         container = await self._containers.running(call.container_named("container"))
         volume = await self._volumes.get(call.targets["volume.owner"], name)
         async with self._starts.turn(call.caller.container_id):
-            await self._mounts.mount(container, volume, wanted)
+            with secrets.secret_of(request) or nullcontext() as secret:
+                await self._mounts.mount(container, volume, wanted, secret)
         return pb.MountVolumeResponse()
+
+    async def LockVolume(self, request: pb.LockVolumeRequest, call: Call) -> pb.LockVolumeResponse:
+        """See the proto."""
+        row = await self._volumes.get(call.target, convert.name_from_proto(request.volume))
+        await self._keys.lock(row, force=request.force)
+        return pb.LockVolumeResponse()
+
+    async def ChangeVolumeKeys(self, request: pb.ChangeVolumeKeysRequest, call: Call) -> pb.ChangeVolumeKeysResponse:
+        """See the proto."""
+        name, change = secrets.change_from_proto(request)
+        row = await self._volumes.get(call.target, name)
+        async with self._starts.turn(call.caller.container_id):
+            await self._keys.change(row, change)
+        attachments, state = await self._mounts.attachments([row]), await self._keys.state(row)
+        return pb.ChangeVolumeKeysResponse(volume=convert.volume_to_proto(row, attachments[row.id], state))
 
     async def UnmountVolume(self, request: pb.UnmountVolumeRequest, call: Call) -> pb.UnmountVolumeResponse:
         """See the proto."""

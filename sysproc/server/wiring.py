@@ -71,6 +71,7 @@ from sysproc.system import System
 from sysproc.to_end import to_end
 from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_files import VolumeFiles
+from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
 from sysproc.volumes import Volumes
 
@@ -211,7 +212,8 @@ def make_parts(
     mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
     frame = settings.runtime_dir / FRAME_NAME
     checks = VolumeChecks(host, Jails(host.launcher, host.uid_ranges, frame, host.owner("import")))
-    verbs = Verbs(containers, processes, volumes, mounts, checks)
+    keys = VolumeKeys(host, containers.life.held, mounts, tasks)
+    verbs = Verbs(containers, processes, volumes, mounts, checks, keys)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
     ours = our_services(host, verbs, starts)
     health = Health(descriptor.full_name for descriptor, _ in ours)
@@ -253,6 +255,7 @@ class Verbs:
     volumes: Volumes
     mounts: VolumeMounts
     checks: VolumeChecks
+    keys: VolumeKeys
 
 
 def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
@@ -271,7 +274,7 @@ def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
         (container, ContainerService(verbs.containers, starts)),
         (process, ProcessService(verbs.containers, verbs.processes, starts)),
         (image, ImageService(host.images)),
-        (volume, VolumeService(verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, starts)),
+        (volume, VolumeService(verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, verbs.keys, starts)),
         (system, SystemService(verbs.containers, System(host.cgroups, host.state_dir), permitted)),
     ]
 

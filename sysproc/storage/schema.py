@@ -106,6 +106,7 @@ VOLUMES = sa.Table(
     sa.Column("on_destroy", sa.Text, nullable=False),
     sa.Column("overcommit", sa.Boolean, nullable=False),
     sa.Column("origin", sa.Text, nullable=False, server_default="made"),
+    sa.Column("encryption", sa.Text, nullable=False, server_default="none"),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("grown_from", sa.BigInteger),
     sa.Column("created_at", sa.Float, nullable=False),

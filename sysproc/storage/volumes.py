@@ -29,6 +29,8 @@ CREATING, READY, DELETING = "creating", "ready", "deleting"
 DELETE, REPARENT = "delete", "reparent"
 # Where what is in it comes from: our mkfs made it and nobody had it as raw blocks; the host vouched for it; elsewhere.
 MADE, TRUSTED, FOREIGN = "made", "trusted", "foreign"
+# What of it is encrypted: nothing, what is in each partition, or all of its file, the partition table inside.
+NONE, FILESYSTEMS, WHOLE = "none", "filesystems", "whole"
 # An owner that is one of these gets no volume: it may be gone, with all its traces, at any moment.
 UNSETTLED_OWNERS = ("creating", *hierarchy.DYING)
 NAME_CHARACTERS = 63
@@ -56,6 +58,7 @@ class NewVolume:
     on_destroy: str
     overcommit: bool
     origin: str = MADE
+    encryption: str = NONE
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class VolumeRow:
     created_at: float
     created_revision: int
     revision: int
+    encryption: str = NONE
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A filesystem of a volume, mounted into a container that runs.
 
     job (forked by the launcher)                          K (its child)
-      own mount namespace
-      part of the file -> loop -> mount, flags set
+      part of the file -> loop; own mount namespace
+      mount, flags set
       idmap; attached at the frame
       fork ──────────────────────────────────────────────▶ user namespace of the container, its uid 0
                                                            own mount namespace: a copy, so that all flags are locked
@@ -29,7 +29,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +37,7 @@ from typing import Any, NoReturn
 from sysproc.failpoints import failpoint
 from sysproc.isolation.builder import enter_own_mount_namespace, error_of, failure_message
 from sysproc.isolation.root_mount import idmap
+from sysproc.isolation.volumes.decrypted_devices import decrypted_device
 from sysproc.isolation.volumes.devices import device_of
 from sysproc.isolation.volumes.mount_table import mounts_of
 from sysproc.linux.files import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
@@ -97,11 +98,14 @@ class Wanted:
 
 
 def attach(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
-    """The job; fds: the pidfd of the container's init. The id is what mountinfo says (proc(5))."""
-    wanted, (init_pidfd,) = Wanted.from_values(values), fds
-    enter_own_mount_namespace()
+    """The job; fds: the pidfd of the container's init; the decrypted file of an encrypted volume, if it was opened
+    just now. The id is what mountinfo says (proc(5)).
+    """
+    wanted, (init_pidfd, *decrypted) = Wanted.from_values(values), fds
     with ExitStack() as stack:
-        with device_of(wanted.file, wanted.offset, wanted.size) as device:
+        # Opened in the host's mounts: by its path there a device's file is known, and a namespace's own end with it.
+        with device_for(wanted, values.get("encrypted"), decrypted) as device:
+            enter_own_mount_namespace()
             volume = new_mount(wanted.fstype, {"source": device}, wanted.attributes)
         stack.callback(os.close, volume)
         failpoint("volumes.attach.after_mount")
@@ -117,6 +121,16 @@ def attach(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str,
     if mounted is None:
         raise OSError(errno.ENOENT, "taken away again", os.fsdecode(wanted.path))
     return {"mount": number, "device": mounted.device}
+
+
+def device_for(
+    wanted: Wanted, encrypted: Mapping[str, Any] | None, decrypted: Sequence[int]
+) -> AbstractContextManager[str]:
+    """The block device of the filesystem, over the volume's file or over what is decrypted of it."""
+    if encrypted is not None:
+        place = {"offset": wanted.offset, "size": wanted.size}
+        return decrypted_device(wanted.file, {**encrypted, **place}, decrypted)
+    return device_of(wanted.file, wanted.offset, wanted.size)
 
 
 def user_namespace(pidfd: int) -> int:

@@ -11,12 +11,20 @@ as raw blocks has to take the same lock.
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sysproc.linux.files import f_ofd_setlk
-from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LoopInfo64, loop_configure, loop_get_status64, loops_backed_by
+from sysproc.linux.loop import (
+    LO_FLAGS_AUTOCLEAR,
+    LO_FLAGS_DIRECT_IO,
+    LoopInfo64,
+    loop_configure,
+    loop_get_status64,
+    loops_backed_by,
+)
 
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 # Between the lock and LOOP_CONFIGURE of another, or between the end of its mount and the end of its device.
@@ -25,22 +33,26 @@ _PAUSE_S = 0.005
 
 
 @contextmanager
-def device_of(file: Path, offset: int, size: int) -> Iterator[str]:
+def device_of(file: Path, offset: int, size: int, *, block_size: int = 0, name: str = "") -> Iterator[str]:
     """The path of the device, which is there as long as the block lasts or something has it mounted.
+
+    block_size, name: of one over a device that is decrypted.
 
     OSError(EBUSY): the part is locked, and no loop device is what has it. Blocks.
     """
-    device_fd, path = _open(file, offset, size)
+    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_DIRECT_IO if block_size else 0)
+    made = {"offset": offset, "size": size, "flags": flags, "block_size": block_size, "name": name}
+    device_fd, path = _open(file, made)
     try:
         yield path
     finally:
         os.close(device_fd)
 
 
-def _open(file: Path, offset: int, size: int) -> tuple[int, str]:
+def _open(file: Path, made: Mapping[str, Any]) -> tuple[int, str]:
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        if (found := _made(file, offset, size) or _found(file, offset)) is not None:
+        if (found := _made(file, made) or _found(file, made["offset"])) is not None:
             return found
         if time.monotonic() > deadline:
             # The name alone: the caller may be a container, which is not told where the service has its files.
@@ -48,12 +60,12 @@ def _open(file: Path, offset: int, size: int) -> tuple[int, str]:
         time.sleep(_PAUSE_S)
 
 
-def _made(file: Path, offset: int, size: int) -> tuple[int, str] | None:
+def _made(file: Path, made: Mapping[str, Any]) -> tuple[int, str] | None:
     """A new device, if nobody has the part. Its own file description: the lock is to be the device's alone."""
     fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     try:
-        f_ofd_setlk(fd, offset, size)
-        return loop_configure(fd, offset=offset, size=size, flags=LO_FLAGS_AUTOCLEAR)
+        f_ofd_setlk(fd, made["offset"], made["size"])
+        return loop_configure(fd, **made)
     except OSError as failure:
         if failure.errno not in _LOCKED:
             raise

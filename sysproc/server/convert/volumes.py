@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 
 from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
+from sysproc.encrypted_files import HEADER_BYTES
 from sysproc.errors import PermissionDenied
 from sysproc.server import validate
+from sysproc.server.convert import secrets
 from sysproc.server.convert.basics import page_size, timestamp
 from sysproc.server.validate import MIB, Findings
 from sysproc.storage import volumes as recorded
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.volumes import Filesystem, NewVolume, Page, VolumeRow
 from sysproc.storage.vsf.layout import TABLES_BYTES, aligned, least_disk_bytes
+from sysproc.volume_keys import LockState
 from sysproc.volume_mounts import Attachment, WantedMount
 from sysproc.volumes import Wanted, WantedFilesystem
 
@@ -41,6 +44,14 @@ ON_DESTROY = {
     pb.VOLUME_ON_DESTROY_DELETE: "delete",
     pb.VOLUME_ON_DESTROY_REPARENT: "reparent",
 }
+ENCRYPTION = {
+    pb.VOLUME_ENCRYPTION_UNSPECIFIED: recorded.NONE,
+    pb.VOLUME_ENCRYPTION_NONE: recorded.NONE,
+    pb.VOLUME_ENCRYPTION_FILESYSTEMS: recorded.FILESYSTEMS,
+    pb.VOLUME_ENCRYPTION_WHOLE: recorded.WHOLE,
+}
+ENCRYPTION_NUMBERS = {name: number for number, name in ENCRYPTION.items()}
+
 ORIGIN_NUMBERS = {
     recorded.MADE: pb.VOLUME_ORIGIN_MADE,
     recorded.TRUSTED: pb.VOLUME_ORIGIN_TRUSTED,
@@ -71,7 +82,9 @@ def read_wanted(
     findings.name("volume.name", asked.name)
     findings.check(asked.on_destroy in ON_DESTROY, "volume.on_destroy", "is nothing that can become of a volume")
     findings.request_id("request_id", request.request_id)
-    size_bytes, filesystems = layout_from_proto(asked, findings)
+    encryption = ENCRYPTION.get(asked.encryption, "")
+    findings.check(encryption != "", "volume.encryption", "is nothing that can be encrypted")
+    size_bytes, filesystems = layout_from_proto(asked, encryption, findings)
     return Wanted(
         asked_by=viewer,
         owner_id=None if owner is None else owner.id,
@@ -80,50 +93,58 @@ def read_wanted(
         filesystems=filesystems,
         on_destroy=ON_DESTROY.get(asked.on_destroy, "delete"),
         overcommit=request.overcommit,
+        encryption=encryption,
+        secret=secrets.secret_of_new(request, encryption, findings),
     )
 
 
-def layout_from_proto(asked: pb.Volume, findings: Findings) -> tuple[int, tuple[WantedFilesystem, ...]]:
+def layout_from_proto(
+    asked: pb.Volume, encryption: str, findings: Findings
+) -> tuple[int, tuple[WantedFilesystem, ...]]:
     """The size of the file, and its filesystems, each with its size; what was left open is decided here."""
     messages = list(asked.filesystems) or [pb.Filesystem()]
     if len(messages) > MOST_FILESYSTEMS:
         findings.add("volume.filesystems", f"are {len(messages)}: at most {MOST_FILESYSTEMS}")
         return 0, ()
-    sizes = sizes_from_proto(asked, messages, findings)
+    whole = HEADER_BYTES if encryption == recorded.WHOLE else 0
+    each = HEADER_BYTES if encryption == recorded.FILESYSTEMS else 0
+    sizes = sizes_from_proto(asked, messages, whole, findings)
     filesystems = [
-        filesystem_from_proto(message, size, f"volume.filesystems[{at}]", findings)
+        filesystem_from_proto(message, size, each, f"volume.filesystems[{at}]", findings)
         for at, (message, size) in enumerate(zip(messages, sizes, strict=True))
     ]
     labels = [one.label for one in filesystems]
     for at, label in enumerate(labels):
         findings.check(label not in labels[:at], f"volume.filesystems[{at}].label", f"is there twice: {label[:36]!r}")
-    return aligned(asked.size_bytes) or least_disk_bytes(sizes), tuple(filesystems)
+    return aligned(asked.size_bytes) or whole + least_disk_bytes(sizes), tuple(filesystems)
 
 
-def sizes_from_proto(asked: pb.Volume, messages: Sequence[pb.Filesystem], findings: Findings) -> list[int]:
-    """The size of each filesystem, of the last perhaps what is left."""
+def sizes_from_proto(asked: pb.Volume, messages: Sequence[pb.Filesystem], header: int, findings: Findings) -> list[int]:
+    """The size of each filesystem, of the last perhaps what is left. header: what is in front of the table."""
     sizes = [aligned(one.size_bytes) for one in messages]
     for at, size in enumerate(sizes[:-1]):
         findings.check(size > 0, f"volume.filesystems[{at}].size_bytes", "is 0: only the last one takes what is left")
     if not sizes[-1] and not asked.size_bytes:
         findings.add("volume.size_bytes", "is 0: say how large the volume shall be, or each of its filesystems")
-    size = aligned(asked.size_bytes) or least_disk_bytes(sizes)
+    size = aligned(asked.size_bytes) or header + least_disk_bytes(sizes)
     findings.number("volume.size_bytes", size, VOLUME_BYTES)
     if not sizes[-1]:
-        sizes[-1] = max(0, size - TABLES_BYTES - sum(sizes))
-    least = least_disk_bytes(sizes)
+        sizes[-1] = max(0, size - header - TABLES_BYTES - sum(sizes))
+    least = header + least_disk_bytes(sizes)
     findings.check(least <= size, "volume.size_bytes", f"is {size}: these filesystems need {least}")
     return sizes
 
 
-def filesystem_from_proto(message: pb.Filesystem, size: int, field: str, findings: Findings) -> WantedFilesystem:
-    """One filesystem of this size."""
+def filesystem_from_proto(
+    message: pb.Filesystem, size: int, header: int, field: str, findings: Findings
+) -> WantedFilesystem:
+    """One filesystem of this size, of which an encrypted one's header takes a part."""
     kind, label = TYPES.get(message.type, ""), message.label or DEFAULT_LABEL
     findings.check(kind != "", f"{field}.type", "is no type of a filesystem that can be made")
     good = LABEL.fullmatch(label) is not None
     findings.check(good, f"{field}.label", "is no label: 1 to 36 letters, digits, `.`, `_`, `-`, the first no sign")
     if kind:
-        most, least = LABEL_BYTES[kind], LEAST_BYTES[kind]
+        most, least = LABEL_BYTES[kind], LEAST_BYTES[kind] + header
         findings.check(not good or len(label) <= most, f"{field}.label", f"is longer than {kind} can have: {most}")
         findings.check(size >= least, f"{field}.size_bytes", f"is {size}: {kind} needs {least} at least")
     return WantedFilesystem(label, kind, size)
@@ -191,9 +212,13 @@ def page_from_proto(request: service.ListVolumesRequest) -> tuple[int, str]:
 # -- answers
 
 
-def volume_to_proto(row: VolumeRow, attachments: Sequence[Attachment] = ()) -> pb.Volume:
+def volume_to_proto(
+    row: VolumeRow, attachments: Sequence[Attachment] = (), state: LockState | None = None
+) -> pb.Volume:
     """A volume as the API shows it."""
     volume = _to_proto(row, row.created_at)
+    if state is not None:
+        secrets.add_state(volume, state)
     volume.attached_to.extend(_attachment_to_proto(one) for one in attachments)
     return volume
 
@@ -220,6 +245,7 @@ def _to_proto(row: VolumeRow | NewVolume, created_at: float | None) -> pb.Volume
         filesystems=[_filesystem_to_proto(one) for one in row.filesystems],
         on_destroy=ON_DESTROY_NUMBERS[row.on_destroy],
         create_time=timestamp(created_at),
+        encryption=ENCRYPTION_NUMBERS[row.encryption],
         origin=ORIGIN_NUMBERS[row.origin],
     )
 
@@ -228,7 +254,9 @@ def _filesystem_to_proto(one: Filesystem) -> pb.Filesystem:
     return pb.Filesystem(label=one.label, type=TYPE_NUMBERS[one.type], size_bytes=one.size_bytes, uuid=one.uuid)
 
 
-def page_to_proto(page: Page, attachments: Mapping[int, Sequence[Attachment]]) -> service.ListVolumesResponse:
+def page_to_proto(
+    page: Page, attachments: Mapping[int, Sequence[Attachment]], states: Mapping[int, LockState]
+) -> service.ListVolumesResponse:
     """One page of a list."""
-    volumes = [volume_to_proto(row, attachments[row.id]) for row in page.volumes]
+    volumes = [volume_to_proto(row, attachments[row.id], states[row.id]) for row in page.volumes]
     return service.ListVolumesResponse(volumes=volumes, next_page_token=page.next_token)

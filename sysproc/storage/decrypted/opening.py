@@ -1,7 +1,8 @@
-"""Opening a volume where the kernel has no dm-crypt: starts its process, and takes the decrypted file from it.
+"""The other end of the processes that are told secrets: what starts them, what they answer.
 
-What the process does, and the messages, are in `sysproc.storage.decrypted.process`. The file is for a loop device
-(`sysproc.linux.loop`), with the sector size as its block size; who starts it must be single-threaded or spawn.
+What they do, and the messages, are in `sysproc.storage.decrypted.process` and `sysproc.storage.decrypted.key_work`. The
+file that the first gives is for a loop device (`sysproc.linux.loop`), with the sector size as its block size. The
+service has them started by its launcher (`sysproc.unlocking`), so that they outlive it.
 """
 
 import errno
@@ -10,20 +11,21 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sysproc import errors
 from sysproc.errors import Internal, SysprocError
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, loop_configure
-from sysproc.linux.unix_sockets import recv_with_fds
-from sysproc.storage.decrypted.process import REPORT_FD, SECRET_FD, VOLUME_FD
+from sysproc.linux.unix_sockets import FdSet, recv_with_fds
+from sysproc.storage.decrypted.hardened import REPORT_FD, SECRET_FD, VOLUME_FD
 from sysproc.storage.luks import refusals
 from sysproc.storage.luks.region import Region
 
 _HIGH_FD = 64
 # mlockall locks what is touched; of malloc's arenas one is enough.
-_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,31 @@ class Decrypted:
         return loop_configure(self.fd, offset=0, size=0, flags=flags, block_size=self.sector_size)
 
 
+def opening(region: Region, *, slot: int | None = None) -> list[str]:
+    """The command line of a process that opens the volume in this area."""
+    return _command("process", "open", *_place(region), *([] if slot is None else [str(slot)]))
+
+
+def making(region: Region, label: str) -> list[str]:
+    """Of one that makes it first; what was there is lost."""
+    return _command("process", "make", *_place(region), *([label] if label else []))
+
+
+def key_work(verb: str, regions: Sequence[Region], slot: int | None = None) -> list[str]:
+    """Of one that changes keys: `add`, `change`, `remove`."""
+    places = [":".join(_place(region)) for region in regions]
+    return _command("key_work", verb, *places, *([] if slot is None else [str(slot)]))
+
+
+def _command(module: str, *arguments: str) -> list[str]:
+    """No secret is among the arguments."""
+    return [sys.executable, "-I", "-B", "-m", f"sysproc.storage.decrypted.{module}", *arguments]
+
+
+def _place(region: Region) -> list[str]:
+    return [str(region.offset), str(region.size)]
+
+
 def start(region: Region, secret_fd: int, *, slot: int | None = None) -> Decrypted:
     """Open the volume by what the secret's pipe or file holds up to its end. SysprocError, OSError: why not."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -49,34 +76,46 @@ def start(region: Region, secret_fd: int, *, slot: int | None = None) -> Decrypt
             pid = spawn(region, secret_fd, theirs.fileno(), slot=slot)
         message, fds = recv_with_fds(ours)
     with fds:
-        facts = json.loads(message or b'{"failed": null}')
-        if "failed" in facts:
+        try:
+            return decrypted(message, fds)
+        except (SysprocError, OSError):
             os.waitpid(pid, 0)
-            raise _failure(facts["failed"])
-        return Decrypted(fds.take(), facts["size"], facts["sector_size"], facts["slot"], facts["pid"])
+            raise
 
 
 def spawn(region: Region, secret_fd: int, report_fd: int, *, slot: int | None = None) -> int:
     """Start the process, of a session of its own; its pid. It has these fds and its errors, and ends if nobody listens.
 
-    No secret is among its arguments.
+    Who starts it must be single-threaded or spawn.
     """
-    place = [str(region.offset), str(region.size), *([] if slot is None else [str(slot)])]
-    arguments = [sys.executable, "-I", "-B", "-m", "sysproc.storage.decrypted.process", *place]
+    arguments = opening(region, slot=slot)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     # From above, so that no number is taken twice.
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in (region.fd, secret_fd, report_fd)]
+    numbers = (0, 1, VOLUME_FD, SECRET_FD, REPORT_FD)
     try:
-        numbers = (0, 1, VOLUME_FD, SECRET_FD, REPORT_FD)
         actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in zip((null, null, *high), numbers, strict=True)]
-        return os.posix_spawn(arguments[0], arguments, _ENVIRONMENT, file_actions=actions, setsid=True)
+        return os.posix_spawn(arguments[0], arguments, ENVIRONMENT, file_actions=actions, setsid=True)
     finally:
         for fd in (null, *high):
             os.close(fd)
 
 
+def decrypted(message: bytes, fds: FdSet) -> Decrypted:
+    """What a process that opens a volume has reported. SysprocError, OSError: why it did not."""
+    facts = reported(message)
+    return Decrypted(fds.take(), facts["size"], facts["sector_size"], facts["slot"], facts["pid"])
+
+
+def reported(message: bytes) -> dict[str, Any]:
+    """What a process has reported; raises the failure as it was there, or that it was killed before it could tell."""
+    facts: dict[str, Any] = json.loads(message or b'{"failed": null}')
+    if "failed" in facts:
+        raise _failure(facts["failed"])
+    return facts
+
+
 def _failure(told: dict[str, Any] | None) -> SysprocError | OSError:
-    """The failure as it was in the process, which may have been killed before it could tell."""
     if told is None:
         return OSError(errno.ECHILD, "ended without a result", "the process of the volume")
     if "errno" in told:

@@ -16,7 +16,7 @@ from sysproc.errors import (
 class WrongKey(PermissionDenied):
     """No key slot opens with this passphrase or key file."""
 
-    reason = "WRONG_PASSPHRASE"
+    reason = "WRONG_SECRET"
 
 
 class HeaderRefused(DataLoss):

@@ -49,14 +49,27 @@ def format_volume(
     region: Region, secret: memoryview, *, cost: Cost | None = None, sector_size: int = SECTOR_SIZE, label: str = ""
 ) -> None:
     """Make an encrypted volume of the region; what was in it is lost."""
+    make_volume(region, secret, cost=cost, sector_size=sector_size, label=label).key.close()
+
+
+def make_volume(
+    region: Region, secret: memoryview, *, cost: Cost | None = None, sector_size: int = SECTOR_SIZE, label: str = ""
+) -> Unlocked:
+    """The same, and its key, for whoever fills it."""
     _must_be_usable(secret)
     if region.size < DATA_OFFSET + sector_size:
         raise too_small(region.size, DATA_OFFSET)
-    with SecretBuffer.random(KEY_SIZE) as key:
+    key = SecretBuffer.random(KEY_SIZE)
+    try:
         empty = fresh_header(key.view, volume_size=region.size, sector_size=sector_size, label=label)
         header = _prepared(region, empty, key.view, secret, cost)
         write_header(region, header)
-    _wipe_unused(region, header)
+        _wipe_unused(region, header)
+    except BaseException:
+        key.close()
+        raise
+    (slot,) = header.metadata.slots
+    return Unlocked(key, slot)
 
 
 def open_volume(region: Region) -> Header:

@@ -141,7 +141,7 @@ class _Header:
 
 def read_gpt(fd: int) -> Gpt:
     """Read and check the table: the primary, or the backup if the primary is damaged. Raises InvalidArgument."""
-    size = os.fstat(fd).st_size
+    size = os.lseek(fd, 0, os.SEEK_END)  # of a file or of a block device
     try:
         return _read_at(fd, size, 1)
     except InvalidArgument:

@@ -127,7 +127,7 @@ def test_a_wrong_secret_opens_nothing_and_is_told(tmp_path: Path) -> None:
         for wrong in (b"wrong", SECRET + b"\n", SECRET[:-1]):
             with pytest.raises(WrongKey) as refused:
                 opened(region, wrong)
-            assert refused.value.reason == "WRONG_PASSPHRASE" and refused.value.resolution
+            assert refused.value.reason == "WRONG_SECRET" and refused.value.resolution
 
 
 def test_what_is_no_volume_is_told(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@
         data.mount("web", "/srv/data")
         client.volumes.unmount("web", "/srv/data")
         data.grow("2G")
+        safe = client.volumes.create("safe", size="1G", encrypt="fs", secret="a passphrase")
+        safe.mount("web", "/srv/safe", secret="a passphrase")
+        safe.lock(force=True)
         data.delete()
 
 How they are created, found and named is here; a container is `sysproc_client.container.Container`.
@@ -44,9 +47,21 @@ ORIGIN_NAMES = {
     pb.VOLUME_ORIGIN_FOREIGN: "foreign",
 }
 
+ENCRYPTIONS = {
+    "": pb.VOLUME_ENCRYPTION_UNSPECIFIED,
+    "fs": pb.VOLUME_ENCRYPTION_FILESYSTEMS,
+    "whole": pb.VOLUME_ENCRYPTION_WHOLE,
+}
+ENCRYPTION_NAMES = {
+    pb.VOLUME_ENCRYPTION_FILESYSTEMS: "fs",
+    pb.VOLUME_ENCRYPTION_WHOLE: "whole",
+}
+
 # Label, type and size of a filesystem; size None, of the last one: what is left.
 Wanted = tuple[str, str, int | str | None]
 Owner = str | Container | None
+# A passphrase, which is taken as UTF-8, or what is in a key file, byte by byte.
+Secret = str | bytes | None
 
 
 class Volume:
@@ -89,6 +104,26 @@ class Volume:
         return ORIGIN_NAMES.get(self.message.origin, "unknown")
 
     @property
+    def encryption(self) -> str:
+        """`fs`: each filesystem by itself; `whole`: all of its file; empty: it is not encrypted."""
+        return ENCRYPTION_NAMES.get(self.message.encryption, "")
+
+    @property
+    def unlocked(self) -> bool:
+        """It is encrypted, and was open when it was read: mounted somewhere."""
+        return self.message.unlocked
+
+    @property
+    def broken(self) -> bool:
+        """It is mounted, but what decrypts it was killed: lock it by force, and mount it again."""
+        return self.message.broken
+
+    @property
+    def key_slots(self) -> dict[str, Sequence[int]]:
+        """The numbers of the keys that open each filesystem, by its label; of a volume that was read by itself."""
+        return {one.label: list(one.key_slots) for one in self.filesystems}
+
+    @property
     def created(self) -> datetime:
         """When it was created, in UTC."""
         return as_datetime(self.message.create_time)
@@ -109,9 +144,40 @@ class Volume:
         self.message = self._volumes._get(self.ref)
         return self
 
-    def grow(self, size: int | str) -> "Volume":
-        """Make it so large, in bytes or as `2G`; its last filesystem takes what is new. Raises FailedPrecondition."""
-        self.message = self._volumes._grow(self.ref, size)
+    def grow(self, size: int | str, *, secret: Secret = None) -> "Volume":
+        """Make it so large, in bytes or as `2G`; its last filesystem takes what is new. Raises FailedPrecondition.
+
+        secret: of an encrypted one.
+        """
+        self.message = self._volumes._grow(self.ref, size, secret)
+        return self
+
+    def lock(self, *, force: bool = False) -> None:
+        """Lock it, if it is encrypted: afterwards it is mounted nowhere, and its key nowhere in memory.
+
+        force: unmount it everywhere, and end what uses it; otherwise FailedPrecondition says where it is mounted.
+        """
+        self._volumes._lock(service.LockVolumeRequest(volume=self.ref, force=bool(force)))
+
+    def add_key(self, secret: Secret, new: Secret) -> "Volume":
+        """Let another passphrase or key file open it, too, for who knows one. Raises PermissionDenied (a wrong one)."""
+        return self._change_keys(service.VOLUME_KEY_CHANGE_ADD, secret, new)
+
+    def change_key(self, secret: Secret, new: Secret) -> "Volume":
+        """Let another passphrase or key file open it instead of this one; nothing in it is written anew."""
+        return self._change_keys(service.VOLUME_KEY_CHANGE_REPLACE, secret, new)
+
+    def remove_key(self, secret: Secret, *, slot: int | None = None) -> "Volume":
+        """Let this one open it no more; or the key of this slot, which may be another. Never the last one."""
+        return self._change_keys(service.VOLUME_KEY_CHANGE_REMOVE, secret, None, slot)
+
+    def _change_keys(
+        self, change: service.VolumeKeyChange.ValueType, secret: Secret, new: Secret, slot: int | None = None
+    ) -> "Volume":
+        request = service.ChangeVolumeKeysRequest(
+            volume=self.ref, change=change, secret=secret_bytes(secret), new_secret=secret_bytes(new), slot=slot
+        )
+        self.message = self._volumes._change_keys(request)
         return self
 
     def mount(
@@ -123,10 +189,12 @@ class Volume:
         read_only: bool = False,
         suid: bool = False,
         noexec: bool = False,
+        secret: Secret = None,
     ) -> None:
         """Mount it, or one of its filesystems by the label, in a container that runs.
 
-        What is missing of the path is made.
+        What is missing of the path is made. secret: a passphrase (a text is UTF-8) or what is in a key file, of one
+        that is encrypted and not mounted anywhere yet.
 
         Raises InvalidArgument (the path), NotFound, PermissionDenied (neither its owner nor below), FailedPrecondition.
         """
@@ -139,6 +207,7 @@ class Volume:
                 read_only=bool(read_only),
                 suid=bool(suid),
                 noexec=bool(noexec),
+                secret=secret_bytes(secret),
             )
         )
 
@@ -170,12 +239,15 @@ class Volumes:
         owner: Owner = None,
         on_destroy: str = "delete",
         overcommit: bool = False,
+        encrypt: str = "",
+        secret: Secret = None,
         validate_only: bool = False,
         request_id: str | None = None,
     ) -> Volume:
         """Make a volume: one filesystem of the type `fs` (ext4, btrfs, xfs), or several. Sizes are bytes or `1G`.
 
         owner: the container whose it will be. on_destroy: delete or reparent. Safe to repeat with the same request_id.
+        encrypt: `fs`, each filesystem by itself, or `whole`, all of its file; secret: its first passphrase or key file.
         """
         if fs and filesystems:
             raise bad(fs, "type beside several filesystems", "Say the type of each of them instead.")
@@ -184,6 +256,7 @@ class Volumes:
             size_bytes=0 if size is None else size_bytes(size),
             filesystems=[filesystem(*one) for one in filesystems] or [pb.Filesystem(type=type_number(fs))],
             on_destroy=policy_number(on_destroy),
+            encryption=encryption_number(encrypt),
         )
         request = service.CreateVolumeRequest(
             owner=owner_ref(owner),
@@ -191,6 +264,7 @@ class Volumes:
             request_id=text(request_id or str(uuid.uuid4()), "request_id"),
             validate_only=bool(validate_only),
             overcommit=bool(overcommit),
+            secret=secret_bytes(secret),
         )
         return Volume(self, self._connection.call(self._stub.CreateVolume, request).volume)
 
@@ -227,8 +301,14 @@ class Volumes:
     def _get(self, ref: pb.VolumeRef) -> pb.Volume:
         return self._connection.call(self._stub.GetVolume, service.GetVolumeRequest(volume=ref)).volume
 
-    def _grow(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:
-        request = service.GrowVolumeRequest(volume=ref, size_bytes=size_bytes(size))
+    def _lock(self, request: service.LockVolumeRequest) -> None:
+        self._connection.call(self._stub.LockVolume, request)
+
+    def _change_keys(self, request: service.ChangeVolumeKeysRequest) -> pb.Volume:
+        return self._connection.call(self._stub.ChangeVolumeKeys, request).volume
+
+    def _grow(self, ref: pb.VolumeRef, size: int | str, secret: Secret) -> pb.Volume:
+        request = service.GrowVolumeRequest(volume=ref, size_bytes=size_bytes(size), secret=secret_bytes(secret))
         return self._connection.call(self._stub.GrowVolume, request).volume
 
     def _check(self, ref: pb.VolumeRef, *, repair: bool) -> Iterator[Checked]:
@@ -268,6 +348,22 @@ def type_number(fstype: object) -> pb.FilesystemType.ValueType:
     if not isinstance(fstype, str) or fstype not in TYPES:
         raise bad(fstype, "type of a filesystem", "There are ext4, btrfs and xfs.")
     return TYPES[fstype]
+
+
+def encryption_number(encrypt: object) -> pb.VolumeEncryption.ValueType:
+    """What of a volume shall be encrypted."""
+    if not isinstance(encrypt, str) or encrypt not in ENCRYPTIONS:
+        raise bad(encrypt, "thing that can be encrypted", "There are fs and whole.")
+    return ENCRYPTIONS[encrypt]
+
+
+def secret_bytes(secret: object) -> bytes:
+    """A passphrase or key file as it is sent; empty for none. It is in no error."""
+    if secret is None or isinstance(secret, bytes):
+        return secret or b""
+    if not isinstance(secret, str):
+        raise bad(type(secret).__name__, "type of a secret", "Give str or bytes.")
+    return secret.encode()
 
 
 def policy_number(on_destroy: object) -> pb.VolumeOnDestroy.ValueType:

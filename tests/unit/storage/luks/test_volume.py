@@ -24,7 +24,7 @@ def test_the_passphrase_that_made_it_opens_it() -> None:
 def test_another_passphrase_is_refused_and_told_so() -> None:
     with volume() as made, pytest.raises(WrongKey) as refused:
         opens(made, b"First")
-    assert refused.value.reason == "WRONG_PASSPHRASE"
+    assert refused.value.reason == "WRONG_SECRET"
 
 
 def test_two_volumes_have_keys_and_names_of_their_own() -> None:

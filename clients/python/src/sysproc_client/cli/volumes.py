@@ -1,4 +1,4 @@
-"""Subcommands for volumes: create, list, inspect, grow, delete.
+"""Subcommands for volumes: create, list, inspect, grow, delete; mount and umount.
 
 A volume is named as `NAME`, or `OWNER/NAME` where it belongs to a container further down.
 """
@@ -9,8 +9,10 @@ import click
 
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_json, print_table
+from sysproc_client.cli.passphrases import given, secret_options, typed, with_secret
 from sysproc_client.cli.several import each, printed_at_end
 from sysproc_client.cli.volume_checks import check_command
+from sysproc_client.cli.volume_keys import NEW, PASSPHRASE, lock_command, passwd_command
 
 if TYPE_CHECKING:
     from sysproc_client.client import Client
@@ -37,6 +39,8 @@ def volume_command() -> None:
 
 
 volume_command.add_command(check_command)
+volume_command.add_command(lock_command)
+volume_command.add_command(passwd_command)
 
 
 def parts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str, Any]]:
@@ -72,6 +76,12 @@ def parts(context: click.Context, parameter: click.Parameter, values: tuple[str,
     help="What becomes of it when its owner is destroyed.",
 )
 @click.option("--overcommit", is_flag=True, help="Count its size against no storage limit or free disk.")
+@click.option(
+    "--encrypt",
+    type=click.Choice(["fs", "whole"]),
+    help="Each filesystem by itself, or all of the file. Without a file for it, the passphrase is asked for.",
+)
+@secret_options()
 @click.pass_obj
 def create_volume(options: Options, /, name: str, fstype: str | None, **wanted: Any) -> None:
     """Make a volume, formatted and empty; prints its name."""
@@ -79,8 +89,13 @@ def create_volume(options: Options, /, name: str, fstype: str | None, **wanted: 
         raise click.UsageError("--fs is for a volume of one filesystem, --part says the type of each.")
     if not wanted["size"] and not wanted["filesystems"]:
         raise click.UsageError("Say how large it shall be: --size 1G.")
+    encrypt, secret = wanted.pop("encrypt") or "", given(wanted)
+    if encrypt and secret is None:
+        secret = typed(NEW, twice=True)
+    if secret is not None and not encrypt:
+        raise click.UsageError("A passphrase is for encrypted volumes: --encrypt fs, or --encrypt whole.")
     with options.connect() as client:
-        volume = client.volumes.create(name, fs=fstype or "", **wanted)
+        volume = client.volumes.create(name, fs=fstype or "", encrypt=encrypt, secret=secret, **wanted)
     if options.output == "json":
         print_json(volume_json(volume))
     else:
@@ -123,8 +138,8 @@ def inspect_volume(options: Options, name: str, owner: str | None) -> None:
     for key, value in told.items():
         shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value or ""
         click.echo(f"{key:12} {escaped(str(shown))}".rstrip())
-    rows = [(one["label"], one["type"], human_size(one["size"]), one["uuid"]) for one in filesystems]
-    print_table(("label", "type", "size", "uuid"), rows)
+    rows = [(one["label"], one["type"], human_size(one["size"]), one["uuid"], keys(one)) for one in filesystems]
+    print_table(("label", "type", "size", "uuid", "key slots"), rows)
     if attached:
         where = [
             (one["container"], one["path"], one["filesystem"], "ro" if one["read_only"] else "rw") for one in attached
@@ -132,15 +147,22 @@ def inspect_volume(options: Options, name: str, owner: str | None) -> None:
         print_table(("mounted in", "path", "filesystem", "mode"), where)
 
 
+def keys(filesystem: dict[str, Any]) -> str:
+    """The numbers of the keys that open one, for people."""
+    return ",".join(str(slot) for slot in filesystem["key_slots"])
+
+
 @volume_command.command("grow")
 @click.argument("name")
 @click.option("--size", metavar="SIZE", required=True, help="What it shall have: 2G.")
 @owner_option
+@secret_options()
 @click.pass_obj
-def grow_volume(options: Options, name: str, size: str, owner: str | None) -> None:
+def grow_volume(options: Options, /, name: str, size: str, owner: str | None, **secret: Any) -> None:
     """Make a volume larger; its last filesystem takes what is new."""
     with options.connect() as client:
-        volume = client.volumes.get(name, owner=owner).grow(size)
+        found = client.volumes.get(name, owner=owner)
+        volume = with_secret(lambda one: found.grow(size, secret=one), given(secret), PASSPHRASE)
     if options.output == "json":
         print_json(volume_json(volume))
 
@@ -168,19 +190,30 @@ def delete_volumes(options: Options, names: tuple[str, ...], owner: str | None) 
 @owner_option
 @click.option("--ro", "read_only", is_flag=True, help="Read-only; in another container than its owner, without ids.")
 @click.option("-o", "flags", metavar="FLAGS", callback=mount_flags, help="suid (set-uid programs count), noexec.")
+@secret_options()
 @click.pass_obj
 def mount_command(
-    options: Options, ref: str, volume: str, path: str, owner: str | None, read_only: bool, flags: frozenset[str]
+    options: Options,
+    /,
+    ref: str,
+    volume: str,
+    path: str,
+    owner: str | None,
+    read_only: bool,
+    flags: frozenset[str],
+    **secret: Any,
 ) -> None:
     """Mount a volume, or one of its filesystems, in a running container: its owner, or one below that.
 
-    A name alone is that of the container's own volume; if it has none of that name, of the caller's.
+    A name alone is that of the container's own volume; if it has none of that name, of the caller's. The passphrase of
+    an encrypted one is needed unless it is mounted already.
     """
+    shown = given(secret)
     name, _, label = volume.partition(":")
     with options.connect() as client:
         found = volume_for(client, ref, name, owner)
         wish = {"read_only": read_only, "suid": "suid" in flags, "noexec": "noexec" in flags}
-        found.mount(ref, path, filesystem=label, **wish)
+        with_secret(lambda one: found.mount(ref, path, filesystem=label, secret=one, **wish), shown, PASSPHRASE)
         if options.output == "json":
             print_json(volume_json(found.refresh()))
 
@@ -212,12 +245,15 @@ def umount_command(options: Options, ref: str, path: str, force: bool) -> None:
 
 
 def volume_json(volume: "Volume") -> dict[str, Any]:
-    """A volume for programs. None is encrypted yet."""
+    """A volume for programs."""
     return {
         "name": volume.name,
         "owner": volume.owner_id,
         "size": volume.size,
-        "encrypted": False,
+        "encrypted": bool(volume.encryption),
+        "encryption": volume.encryption,
+        "unlocked": volume.unlocked,
+        "broken": volume.broken,
         "filesystems": filesystems_json(volume),
         "attached_to": attached_json(volume),
         "on_destroy": volume.on_destroy,
@@ -246,6 +282,12 @@ def filesystems_json(volume: "Volume") -> list[dict[str, Any]]:
     from sysproc_client.volumes import TYPE_NAMES
 
     return [
-        {"label": one.label, "type": TYPE_NAMES.get(one.type, "unknown"), "size": one.size_bytes, "uuid": one.uuid}
+        {
+            "label": one.label,
+            "type": TYPE_NAMES.get(one.type, "unknown"),
+            "size": one.size_bytes,
+            "uuid": one.uuid,
+            "key_slots": list(one.key_slots),
+        }
         for one in volume.filesystems
     ]

@@ -1,0 +1,181 @@
+"""Encrypted volumes are opened, made, and given other keys by processes of their own; here these are started.
+
+    secret ─▶ pipe ─▶ process (locked memory), started by the launcher: it outlives daemon and launcher
+                        opens, makes    ─▶ the decrypted file, an fd; the process ends with its last use
+                        changes keys    ─▶ done, and it ends
+
+Only so many of them work out keys at a time: each may take a GiB of memory, and all of a processor, for seconds. What
+they do is in `sysproc.storage.decrypted`; for which volume, in `sysproc.volume_files` and `sysproc.volume_mounts`.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from sysproc.errors import DeadlineExceeded, Internal
+from sysproc.failpoints import failpoint
+from sysproc.isolation.launcher_client import Launcher, wait_readable
+from sysproc.linux.memory import SecretBuffer
+from sysproc.linux.unix_sockets import FdSet, recv_with_fds
+from sysproc.storage.decrypted import opening
+from sysproc.storage.decrypted.hardened import NEW_SECRET_FD, REPORT_FD, SECRET_FD, VOLUME_FD
+from sysproc.storage.decrypted.opening import Decrypted
+from sysproc.storage.luks.region import Region
+
+# Processes that derive a key, of everybody; the others wait in their order.
+AT_A_TIME = 2
+ANSWER_TIMEOUT_S = 300.0
+END_TIMEOUT_S = 10.0
+# What a pipe takes at once (pipe(7)), so that nobody waits for its reader.
+MOST_SECRET_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A decrypted file, and the pidfd of its process; both are the taker's."""
+
+    file: Decrypted
+    pidfd: int
+
+    def close(self) -> None:
+        """Where nothing else uses the file, the process ends."""
+        os.close(self.file.fd)
+        os.close(self.pidfd)
+
+
+class Unlocking:
+    """One instance, used from one event loop."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher, self._turns = launcher, asyncio.Semaphore(AT_A_TIME)
+
+    async def open(self, region: Region, secret: SecretBuffer) -> Opened:
+        """Open the volume in this area. Raises WrongKey, FailedPrecondition (it is open), DataLoss (its header)."""
+        return await self._opened(opening.opening(region), region, secret)
+
+    @asynccontextmanager
+    async def opened(self, region: Region, secret: SecretBuffer) -> AsyncIterator[Decrypted]:
+        """The same for the block; afterwards its process has ended."""
+        async with self._until_ended(await self.open(region, secret)) as file:
+            yield file
+
+    @asynccontextmanager
+    async def made(self, region: Region, secret: SecretBuffer, label: str) -> AsyncIterator[Decrypted]:
+        """Make the area an encrypted volume, and have it open for the block; what was there is lost."""
+        opened = await self._opened(opening.making(region, label), region, secret)
+        async with self._until_ended(opened) as file:
+            failpoint("volumes.encrypt.after_header")
+            yield file
+
+    async def change_keys(
+        self,
+        verb: str,
+        regions: Sequence[Region],
+        secret: SecretBuffer,
+        new: SecretBuffer | None = None,
+        slot: int | None = None,
+    ) -> None:
+        """`add`, `change`, `remove`: see `sysproc.storage.decrypted.key_work`. All areas are of one file."""
+        command = opening.key_work(verb, regions, slot)
+        with piped(secret) as shown, piped(new) as other:
+            message, fds, pidfd = await self._asked(command, {**numbered(regions[0].fd, shown), NEW_SECRET_FD: other})
+        os.close(pidfd)
+        fds.close()
+        opening.reported(message)
+
+    async def _opened(self, command: list[str], region: Region, secret: SecretBuffer) -> Opened:
+        with piped(secret) as shown:
+            message, fds, pidfd = await self._asked(command, numbered(region.fd, shown))
+        with fds:
+            try:
+                return Opened(opening.decrypted(message, fds), pidfd)
+            except BaseException:
+                os.close(pidfd)
+                raise
+
+    async def _asked(self, command: list[str], fds: Mapping[int, int]) -> tuple[bytes, FdSet, int]:
+        """Start a process, and wait for what it reports: nothing, if it was killed. With its pidfd."""
+        async with self._turns:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours:
+                with theirs, nothing() as null:
+                    every = {0: null, 1: null, REPORT_FD: theirs.fileno(), **fds}
+                    process = await self._launcher.spawn(command, opening.ENVIRONMENT, every)
+                try:
+                    async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                        await wait_readable(ours.fileno())
+                    message, got = recv_with_fds(ours)
+                except TimeoutError:
+                    os.close(process.pidfd)
+                    raise too_slow() from None
+                except BaseException:
+                    os.close(process.pidfd)
+                    raise
+            return message, got, process.pidfd
+
+    @asynccontextmanager
+    async def _until_ended(self, opened: Opened) -> AsyncIterator[Decrypted]:
+        try:
+            yield opened.file
+        finally:
+            os.close(opened.file.fd)
+            try:
+                await ended(opened.pidfd)
+            finally:
+                os.close(opened.pidfd)
+
+
+def numbered(volume_fd: int, secret_fd: int) -> Mapping[int, int]:
+    """What every such process is given, at its numbers."""
+    return {VOLUME_FD: volume_fd, SECRET_FD: secret_fd}
+
+
+@contextmanager
+def nothing() -> Iterator[int]:
+    """null(4)."""
+    fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def piped(secret: SecretBuffer | None) -> Iterator[int]:
+    """The end of a pipe that holds the secret and then ends; nothing, if there is none. Pipes are never swapped out."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        try:
+            if secret is not None:
+                os.write(writer, secret.view)
+        finally:
+            os.close(writer)
+        os.set_blocking(reader, True)
+        yield reader
+    finally:
+        os.close(reader)
+
+
+async def ended(pidfd: int) -> None:
+    """Wait for the end of a process whose file nobody uses any more. Raises Internal if something does."""
+    try:
+        async with asyncio.timeout(END_TIMEOUT_S):
+            await wait_readable(pidfd)
+    except TimeoutError:
+        raise Internal(
+            "The process of an encrypted volume does not end.",
+            resolution="Something has the decrypted file open: look for loop devices that the service does not know.",
+            reason="VOLUME_LINGERS",
+        ) from None
+
+
+def too_slow() -> DeadlineExceeded:
+    """Its header asks for more than anybody waits for, or the machine is overloaded."""
+    return DeadlineExceeded(
+        f"The key was not worked out within {ANSWER_TIMEOUT_S:.0f} s.",
+        resolution="Try again when the machine is less busy.",
+        reason="UNLOCKING_TOO_SLOW",
+    )

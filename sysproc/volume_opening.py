@@ -1,0 +1,139 @@
+"""From where a filesystem of a volume is mounted: a part of its file, or of what is decrypted of it.
+
+    not encrypted            the partition
+    encrypted, open          the device that there is: no secret is asked for, none is looked at
+    encrypted, locked        opened with the secret; the device is made by the job that mounts, and keeps it open
+    encrypted, broken        its process was killed: refused until it is unmounted everywhere
+
+The caller holds the volume's lock (`sysproc.volume_files`). The processes are started in `sysproc.unlocking`.
+"""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sysproc.encrypted_files import areas, must_have, opened
+from sysproc.errors import FailedPrecondition
+from sysproc.ids import to_hex
+from sysproc.isolation.launcher_client import ChildFailed
+from sysproc.isolation.volumes.decrypted_devices import found
+from sysproc.linux.memory import SecretBuffer
+from sysproc.storage.volumes import NONE, WHOLE, VolumeRow
+from sysproc.storage.vsf.gpt import Partition, read_gpt
+from sysproc.to_end import to_end
+from sysproc.unlocking import Opened
+from sysproc.volume_devices import VolumeDevices, name_for
+from sysproc.volume_files import VolumeFiles
+
+
+@dataclass(frozen=True)
+class Source:
+    """values: what the job is told of it; fds: the decrypted file, if it was opened just now."""
+
+    values: Mapping[str, Any]
+    fds: tuple[int, ...] = ()
+
+
+class VolumeOpening:
+    """One instance, used from one event loop."""
+
+    def __init__(self, files: VolumeFiles, devices: VolumeDevices) -> None:
+        self._files, self._devices = files, devices
+
+    @asynccontextmanager
+    async def source(self, row: VolumeRow, at: int, secret: SecretBuffer | None) -> AsyncIterator[Source]:
+        """Of one filesystem of a volume, for the block. Raises FailedPrecondition (locked, broken), WrongKey."""
+        file = self._files.path(row)
+        with unless_closed(row):
+            async with self._source(row, at, secret, file) as source:
+                yield source
+
+    @asynccontextmanager
+    async def _source(self, row: VolumeRow, at: int, secret: SecretBuffer | None, file: Path) -> AsyncIterator[Source]:
+        if row.encryption == NONE:
+            yield Source(await to_end(_plain, file, at))
+        elif await to_end(self._is_open, row, at, file):
+            yield Source(await to_end(_decrypted, row, at, file, None))
+        else:
+            decrypted = await self._open(row, at, must_have(secret, row), file)
+            try:
+                yield Source(await to_end(_decrypted, row, at, file, decrypted), (decrypted.file.fd,))
+            finally:
+                decrypted.close()
+
+    def _is_open(self, row: VolumeRow, at: int, file: Path) -> bool:
+        wanted = name_for(row, file, at)
+        present = [one for _, one in self._devices.decrypted([row]) if one.filesystem == wanted.filesystem]
+        if present and self._devices.broken(row, present):
+            raise broken(row)
+        return bool(present)
+
+    async def _open(self, row: VolumeRow, at: int, secret: SecretBuffer, file: Path) -> Opened:
+        with opened(file, os.O_RDWR) as fd:
+            every = await to_end(areas, fd, row.encryption)
+            return await self._files.unlocking.open(every[0 if row.encryption == WHOLE else at], secret)
+
+
+def _plain(file: Path, at: int) -> Mapping[str, Any]:
+    with opened(file, os.O_RDONLY) as fd:
+        return _place(read_gpt(fd).partitions[at])
+
+
+def _decrypted(row: VolumeRow, at: int, file: Path, now: Opened | None) -> Mapping[str, Any]:
+    place = {"offset": 0, "size": 0}
+    if row.encryption == WHOLE:
+        place = _place(_table_inside(row, file, now)[at])
+    size = 0 if now is None else now.file.sector_size
+    which = {"volume": to_hex(row.id), "filesystem": at, "whole": row.encryption == WHOLE}
+    return {**place, "encrypted": {**which, "block_size": size}}
+
+
+def _table_inside(row: VolumeRow, file: Path, now: Opened | None) -> tuple[Partition, ...]:
+    """Of a volume that is encrypted as a whole: from the decrypted file, or the device that is over it."""
+    if now is not None:
+        return read_gpt(now.file.fd).partitions
+    fd, _ = found(name_for(row, file, 0))
+    try:
+        return read_gpt(fd).partitions
+    finally:
+        os.close(fd)
+
+
+def _place(partition: Partition) -> dict[str, int]:
+    return {"offset": partition.offset_bytes, "size": partition.size_bytes}
+
+
+@contextmanager
+def unless_closed(row: VolumeRow) -> Iterator[None]:
+    """That the device was not there any more, here or in the job, in words for the caller."""
+    try:
+        yield
+    except (OSError, ChildFailed) as failure:
+        if failure.errno != errno.ENOKEY:
+            raise
+        raise closed(row) from failure
+
+
+def closed(row: VolumeRow) -> FailedPrecondition:
+    """Its last use has just ended."""
+    return FailedPrecondition(
+        f"The volume {row.name} was locked just now: nothing uses it any more.",
+        resolution="Give its passphrase or key file.",
+        reason="VOLUME_LOCKED",
+        metadata={"volume": row.name},
+    )
+
+
+def broken(row: VolumeRow) -> FailedPrecondition:
+    """What decrypts it was killed."""
+    return FailedPrecondition(
+        f"The volume {row.name} is broken: the process that decrypts it was killed.",
+        resolution="Unmount it everywhere (`sysproc volume lock --force`), then mount it again with its secret:"
+        " what was synced is there.",
+        reason="VOLUME_BROKEN",
+        metadata={"volume": row.name},
+    )
