@@ -78,6 +78,22 @@ def volumes(client: Client, _: Acknowledged) -> None:
     volume.delete()
 
 
+def encrypted(client: Client, _: Acknowledged) -> None:
+    """Encrypted volumes: each verb that needs a secret, and the lock."""
+    owner = client.create(name="owner")
+    for encrypt in ("fs", "whole"):
+        volume = client.volumes.create(encrypt, size="32M", owner=owner, encrypt=encrypt, secret="one")
+        with whatever_fails():
+            volume.grow("48M", secret="one")
+        with whatever_fails():
+            volume.mount(owner, "/data", secret="one")
+            volume.lock(force=True)
+        with whatever_fails():
+            volume.change_key("one", "two")
+            volume.remove_key("two")
+    owner.destroy()
+
+
 def mounts(client: Client, _: Acknowledged) -> None:
     """Volumes of a container that goes, mounted in it."""
     owner = client.create(name="owner")
@@ -90,7 +106,7 @@ def mounts(client: Client, _: Acknowledged) -> None:
     owner.destroy()
 
 
-WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (images, processes, containers, volumes, mounts)}
+WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (images, processes, containers, volumes, mounts, encrypted)}
 
 
 def walk(endpoint: str, acknowledged: Acknowledged, names: list[str]) -> None:

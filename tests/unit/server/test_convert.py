@@ -36,6 +36,7 @@ from sysproc.storage.images import Image
 from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
 from sysproc.storage.volumes import Page as VolumePage
 from sysproc.volume_checks import Checked
+from sysproc.volume_keys import LockState
 from sysproc.volume_mounts import Attachment
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -125,11 +126,14 @@ def volume_verbs() -> Recorder:
     nowhere = {VOLUME_ROW.id: (Attachment(5, b"/data", "data", True),)}
     page = VolumePage((VOLUME_ROW,), "r1")
     mounts = {"attachments": nowhere, "mount": None, "unmount": None, "running": None}
-    return Recorder(**one, **mounts, validate=VOLUME, list=page, delete=None, check=iter([CHECKED]))
+    state = LockState(unlocked=True, broken=True, key_slots=((1, 2),))
+    keys = {"states": {VOLUME_ROW.id: state}, "state": state, "lock": None, "change": None}
+    checks = {"check": iter([CHECKED])}
+    return Recorder(**one, **mounts, **keys, **checks, validate=VOLUME, list=page, delete=None)
 
 
 def volume_service(verbs: Any) -> VolumeService:
-    return VolumeService(verbs, verbs, verbs, verbs, Starts(1))
+    return VolumeService(verbs, verbs, verbs, verbs, verbs, Starts(1))
 
 
 def container_service(verbs: Any) -> ContainerService:
@@ -157,6 +161,12 @@ BEGIN: dict[str, list[Message]] = {
     "GrowVolume": [volumes.GrowVolumeRequest(volume=VolumeRef(name="v"), size_bytes=2**30)],
     "DeleteVolume": [volumes.DeleteVolumeRequest(volume=VolumeRef(name="v"))],
     "MountVolume": [volumes.MountVolumeRequest(volume=VolumeRef(name="v"), path=b"/a")],
+    "LockVolume": [volumes.LockVolumeRequest(volume=VolumeRef(name="v"))],
+    "ChangeVolumeKeys": [
+        volumes.ChangeVolumeKeysRequest(
+            volume=VolumeRef(name="v"), change=volumes.VOLUME_KEY_CHANGE_ADD, secret=b"s", new_secret=b"n"
+        )
+    ],
     "UnmountVolume": [volumes.UnmountVolumeRequest(path=b"/a")],
     "CheckVolume": [volumes.CheckVolumeRequest(volume=VolumeRef(name="v"))],
     "DeleteImage": [images.DeleteImageRequest(name="i")],
@@ -170,6 +180,10 @@ BEGIN: dict[str, list[Message]] = {
 SAMPLES: dict[str, Any] = {
     "name": "other",
     "hostname": "other",
+    "secret": b"other",
+    "new_secret": b"other",
+    "change": 2,
+    "encryption": 2,
     "image": "other",
     "request_id": UUID,
     "page_token": "r5",
@@ -319,13 +333,19 @@ async def test_every_field_of_a_response_is_set_by_something(service: Any, build
         # Of two ways to end, and of two kinds of users, the rows here show one.
         found |= {"nightos.sysproc.v1.ExitStatus.code", "nightos.sysproc.v1.ApiUsers.all"}
     if name in ("CreateVolume", "GrowVolume"):
-        found |= MOUNTED  # what was just made or grown is mounted nowhere
+        found |= MOUNTED | OPEN  # what was just made or grown is mounted nowhere
+    if name == "ListVolumes":
+        found |= {KEY_SLOTS}  # only of one that is asked for by itself
     assert sorted(all_fields(method.output_type) - found) == []
 
 
 MOUNTED = {"nightos.sysproc.v1.Volume.attached_to"} | {
     f"nightos.sysproc.v1.Attachment.{field.name}" for field in AttachmentMessage.DESCRIPTOR.fields
 }
+
+
+KEY_SLOTS = "nightos.sysproc.v1.Filesystem.key_slots"
+OPEN = {KEY_SLOTS, "nightos.sysproc.v1.Volume.unlocked", "nightos.sysproc.v1.Volume.broken"}
 
 
 def set_fields(message: Message) -> Iterator[str]:

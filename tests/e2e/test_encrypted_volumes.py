@@ -1,0 +1,355 @@
+"""Encrypted volumes, through the API and the command: what opens them, what can be seen of them, where keys are."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from sysproc.storage.vsf.disk import read_disk
+from sysproc_client import (
+    Client,
+    Container,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Volume,
+)
+from tests.e2e.conftest import Sysproc
+from tests.e2e.daemon import RunningDaemon
+from tests.e2e.inside import script_inside
+from tests.waiting import is_zombie, wait_until
+
+CRYPTSETUP = shutil.which("cryptsetup") or shutil.which("cryptsetup", path="/usr/sbin:/sbin")
+SECRET, OTHER = "correct horse battery staple", b"\x00\xff another one\n"
+HEADER = 16 << 20
+pytestmark = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="this kernel has no FUSE (/dev/fuse)")
+
+
+@pytest.fixture(autouse=True)
+def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
+    """The host's own are deleted before the leak check."""
+    yield
+    if not daemon.alive():
+        daemon.start()
+    daemon.destroy_all()
+    with Client(daemon.endpoint) as client:
+        for volume in client.volumes.list():
+            wait_until(partial(is_locked, volume, daemon), "nothing holds it")
+            volume.delete()
+
+
+def is_locked(volume: Volume, daemon: RunningDaemon) -> bool:
+    volume.refresh()
+    return not volume.attached_to and not volume.unlocked and not volume_processes(daemon)
+
+
+@pytest.fixture
+def box(client: Client) -> Container:
+    return client.create(name="box")
+
+
+def says(box: Container, script: str) -> bytes:
+    done = box.run(["sh", "-c", script])
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def volume_processes(daemon: RunningDaemon) -> list[int]:
+    """Processes that have a file of this daemon's volumes open, whatever they are called."""
+    found = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if pid != daemon.pid and any(link.startswith(str(daemon.state_dir / "volumes")) for link in links):
+            found.append(pid)
+    return [pid for pid in found if not is_zombie(pid)]
+
+
+def the_file(daemon: RunningDaemon) -> Path:
+    (path,) = (daemon.state_dir / "volumes").iterdir()
+    return path
+
+
+def cryptsetup_opens(path: Path, secret: bytes) -> bool:
+    if CRYPTSETUP is None:
+        pytest.skip("cryptsetup is not installed (apt install cryptsetup-bin)")
+    command = [CRYPTSETUP, "open", "--test-passphrase", "--key-file=-", str(path)]
+    return subprocess.run(command, input=secret, capture_output=True, check=False).returncode == 0
+
+
+def part_of(path: Path, number: int, target: Path) -> Path:
+    """A partition as a file of its own."""
+    with path.open("rb") as file:
+        part = read_disk(file.fileno())[number]
+        file.seek(part.offset_bytes)
+        target.write_bytes(file.read(part.size_bytes))
+    return target
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("encrypt", ["fs", "whole"])
+def test_it_is_locked_until_somebody_gives_the_secret(client: Client, box: Container, encrypt: str) -> None:
+    data = client.volumes.create("data", size="48M", encrypt=encrypt, secret=SECRET)
+    assert (data.encryption, data.unlocked) == (encrypt, False)
+    with pytest.raises(FailedPrecondition) as locked:
+        data.mount(box, "/data")
+    assert locked.value.reason == "VOLUME_LOCKED"
+    with pytest.raises(PermissionDenied) as wrong:
+        data.mount(box, "/data", secret=SECRET + " ")
+    assert wrong.value.reason == "WRONG_SECRET"
+    data.mount(box, "/data", secret=SECRET)
+    says(box, "echo kept >/data/file")
+    assert data.refresh().unlocked and [one.path for one in data.attached_to] == [b"/data"]
+    data.mount(box, "/again")
+    assert says(box, "cat /again/file") == b"kept\n"
+    for path in ("/data", "/again"):
+        client.volumes.unmount(box, path)
+    assert not data.refresh().unlocked
+    data.mount(box, "/data", secret=SECRET)
+    assert says(box, "cat /data/file") == b"kept\n"
+
+
+def test_each_filesystem_of_one_is_opened_by_itself_and_of_a_whole_one_all_at_once(
+    client: Client, box: Container
+) -> None:
+    parts = [("one", "ext4", "28M"), ("two", "ext4", "28M")]
+    each = client.volumes.create("each", filesystems=parts, encrypt="fs", secret=SECRET)
+    each.mount(box, "/one", filesystem="one", secret=SECRET)
+    with pytest.raises(FailedPrecondition, match="locked"):
+        each.mount(box, "/two", filesystem="two")
+    each.mount(box, "/two", filesystem="two", secret=SECRET)
+    whole = client.volumes.create("whole", filesystems=parts, encrypt="whole", secret=SECRET)
+    whole.mount(box, "/w1", filesystem="one", secret=SECRET)
+    whole.mount(box, "/w2", filesystem="two")
+    says(box, "touch /one/a /w1/b; test ! -e /two/a; test ! -e /w2/b")
+    assert {(one.path, one.filesystem) for one in whole.refresh().attached_to} == {(b"/w1", "one"), (b"/w2", "two")}
+    assert each.refresh().key_slots == whole.key_slots == {"one": [0], "two": [0]}
+
+
+def test_cryptsetup_opens_each_partition_or_the_whole_file(
+    client: Client, daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    parts = [("home", "ext4", "28M"), ("rest", "ext4", "28M")]
+    each = client.volumes.create("each", filesystems=parts, encrypt="fs", secret=SECRET)
+    with the_file(daemon).open("rb") as file:
+        found = read_disk(file.fileno())
+    assert [(one.contents.kind, one.contents.label) for one in found if one.contents] == [
+        ("luks", "home"),
+        ("luks", "rest"),
+    ]
+    for number in range(2):
+        part = part_of(the_file(daemon), number, tmp_path / "part")
+        assert cryptsetup_opens(part, SECRET.encode()) and not cryptsetup_opens(part, b"wrong")
+    each.delete()
+    client.volumes.create("whole", size="48M", encrypt="whole", secret=OTHER)
+    assert cryptsetup_opens(the_file(daemon), OTHER) and not cryptsetup_opens(the_file(daemon), OTHER.strip())
+    assert b"EFI PART" not in the_file(daemon).read_bytes()
+
+
+def test_in_the_file_is_nothing_of_what_is_in_it(client: Client, daemon: RunningDaemon, box: Container) -> None:
+    mark = "a-mark-of-some-length"
+    data = client.volumes.create("data", size="48M", encrypt="fs", secret=SECRET)
+    data.mount(box, "/data", secret=SECRET)
+    says(box, f"mkdir /data/{mark}.d; yes {mark} | head -c 200000 >/data/{mark}.d/{mark}; sync; cat /data/*/*")
+    data.lock(force=True)
+    on_disk = the_file(daemon).read_bytes()
+    assert mark.encode() not in on_disk and b"lost+found" not in on_disk and SECRET.encode() not in on_disk
+
+
+def test_locked_means_no_mount_no_device_no_process(client: Client, daemon: RunningDaemon, box: Container) -> None:
+    other = client.create(name="other")
+    data = client.volumes.create("data", size="48M", encrypt="whole", secret=SECRET)
+    data.mount(box, "/data", secret=SECRET)
+    data.mount(other, "/data", read_only=True)
+    with other.exec(["sh", "-c", "exec 5</data; echo ready; exec sleep 1000"], stdin=False) as process:
+        next(iter(process))
+        with pytest.raises(FailedPrecondition) as used:
+            data.lock()
+        assert all(one.id in str(used.value) for one in (box, other)) and data.refresh().unlocked
+        assert len(volume_processes(daemon)) == 1
+        data.lock(force=True)
+        assert process.wait().signal == signal.SIGKILL
+    assert volume_processes(daemon) == []
+    for container in (box, other):
+        assert b"/data" not in says(container, "cat /proc/mounts")
+    assert not data.refresh().unlocked and not data.attached_to
+    with pytest.raises(FailedPrecondition, match="locked"):
+        data.mount(box, "/data")
+    data.lock()
+
+
+def test_what_is_not_encrypted_has_neither_lock_nor_keys(client: Client) -> None:
+    data = client.volumes.create("data", size="16M")
+    for attempt in (data.lock, lambda: data.add_key(SECRET, OTHER)):
+        with pytest.raises(FailedPrecondition) as refused:
+            attempt()
+        assert refused.value.reason == "NOT_ENCRYPTED"
+    with pytest.raises(InvalidArgument, match="secret"):
+        client.volumes.create("more", size="16M", secret=SECRET)
+    with pytest.raises(InvalidArgument, match="secret"):
+        client.volumes.create("more", size="48M", encrypt="fs")
+
+
+def test_keys_are_added_changed_and_removed_while_it_is_mounted_or_not(client: Client, box: Container) -> None:
+    parts = [("one", "ext4", "28M"), ("two", "ext4", "28M")]
+    data = client.volumes.create("data", filesystems=parts, encrypt="fs", secret=SECRET)
+    data.mount(box, "/data", filesystem="one", secret=SECRET)
+    says(box, "echo kept >/data/file")
+    with pytest.raises(PermissionDenied):
+        data.add_key("wrong", OTHER)
+    assert data.add_key(SECRET, OTHER).key_slots == {"one": [0, 1], "two": [0, 1]}
+    assert data.change_key(OTHER, "third").key_slots == {"one": [0, 2], "two": [0, 2]}
+    data.lock(force=True)
+    assert data.remove_key(SECRET).key_slots == {"one": [2], "two": [2]}
+    with pytest.raises(FailedPrecondition) as last:
+        data.remove_key("third")
+    assert last.value.reason == "LAST_KEY"
+    with pytest.raises(NotFound) as missing:
+        data.remove_key("third", slot=7)
+    assert missing.value.reason == "KEY_SLOT_NOT_FOUND"
+    for gone in (SECRET, OTHER):
+        with pytest.raises(PermissionDenied):
+            data.mount(box, "/data", filesystem="two", secret=gone)
+    data.mount(box, "/data", filesystem="one", secret="third")
+    assert says(box, "cat /data/file") == b"kept\n"
+
+
+@pytest.mark.parametrize("encrypt", ["fs", "whole"])
+def test_it_grows_with_its_secret(client: Client, box: Container, encrypt: str) -> None:
+    data = client.volumes.create("data", size="48M", encrypt=encrypt, secret=SECRET)
+    data.mount(box, "/data", secret=SECRET)
+    says(box, "echo kept >/data/file")
+    with pytest.raises(FailedPrecondition, match="in use"):
+        data.grow("96M", secret=SECRET)
+    data.lock(force=True)
+    with pytest.raises(FailedPrecondition, match="locked"):
+        data.grow("96M")
+    with pytest.raises(PermissionDenied):
+        data.grow("96M", secret="wrong")
+    assert data.refresh().size == 48 << 20
+    assert (
+        data.grow("96M", secret=SECRET).filesystems[0].size_bytes
+        == (96 << 20) - {"fs": 2, "whole": 18}[encrypt] * 2**20
+    )
+    data.mount(box, "/data", secret=SECRET)
+    assert says(box, "cat /data/file") == b"kept\n"
+    blocks, size = map(int, says(box, "stat -f -c '%b %S' /data").split())
+    assert blocks * size > 60 << 20
+
+
+def test_a_container_locks_and_opens_its_own(client: Client, box: Container) -> None:
+    script = f"""
+data = client.volumes.create("own", size="48M", encrypt="fs", secret={SECRET!r})
+data.mount(".", "/own", secret={SECRET!r})
+unlocked = data.refresh().unlocked
+data.change_key({SECRET!r}, "other")
+data.lock(force=True)
+try:
+    data.mount(".", "/own", secret={SECRET!r})
+    refused = ""
+except Exception as error:
+    refused = error.reason
+answer = [unlocked, data.refresh().unlocked, refused]
+"""
+    assert script_inside(box, script) == [True, False, "WRONG_SECRET"]
+
+
+def test_no_secret_is_written_down_anywhere(client: Client, daemon: RunningDaemon, box: Container) -> None:
+    secrets = [f"written-nowhere-{number}" for number in range(4)]
+    data = client.volumes.create("data", size="48M", encrypt="fs", secret=secrets[0])
+    data.mount(box, "/data", secret=secrets[0])
+    (pid,) = volume_processes(daemon)
+    assert all(Path(f"/proc/{pid}/{name}").read_bytes().count(b"nowhere") == 0 for name in ("cmdline", "environ"))
+    data.add_key(secrets[0], secrets[1])
+    for attempt in (partial(data.add_key, secrets[2], secrets[3]), partial(data.remove_key, secrets[3])):
+        with pytest.raises(PermissionDenied):
+            attempt()
+    with pytest.raises(InvalidArgument):
+        client.volumes.create("B@D", size="48M", encrypt="fs", secret=secrets[3])
+    data.lock(force=True)
+    with sqlite3.connect(daemon.state_dir / "sysproc.db") as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for path in (path for path in daemon.directory.rglob("*") if path.is_file()):
+        assert b"written-nowhere" not in path.read_bytes(), path
+
+
+# -- what dies
+
+
+def kill_process(daemon: RunningDaemon) -> None:
+    (pid,) = volume_processes(daemon)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not volume_processes(daemon), "it is gone")
+
+
+def test_the_process_outlives_daemon_and_launcher(client: Client, daemon: RunningDaemon, box: Container) -> None:
+    data = client.volumes.create("data", size="48M", encrypt="whole", secret=SECRET)
+    data.mount(box, "/data", secret=SECRET)
+    says(box, "echo kept >/data/file")
+    before = volume_processes(daemon)
+    daemon.kill_launcher()
+    daemon.restart()
+    assert volume_processes(daemon) == before
+    assert says(box, "cat /data/file; echo more >>/data/file; sync") == b"kept\n"
+    assert data.refresh().unlocked and [one.path for one in data.attached_to] == [b"/data"]
+    data.mount(box, "/again")
+    data.lock(force=True)
+    assert volume_processes(daemon) == []
+    data.mount(box, "/data", secret=SECRET)
+    assert says(box, "cat /data/file") == b"kept\nmore\n"
+
+
+# -- the command
+
+
+def test_the_command_creates_mounts_locks_and_changes_keys(sysproc: Sysproc, box: Container, tmp_path: Path) -> None:
+    text, raw = tmp_path / "passphrase", tmp_path / "key"
+    text.write_text("first\n")
+    raw.write_bytes(b"\x00raw\n")
+    make = ("volume", "create", "safe", "--size", "48M", "--encrypt", "fs", "-o", "json")
+    assert json.loads(sysproc(*make, "--passphrase-file", "-", input=b"first\n").stdout)["encrypted"] is True
+    assert b"encrypted, and locked" in sysproc("mount", "box", "safe", "/safe").stderr
+    assert sysproc("mount", "box", "safe", "/safe", "--passphrase-file", str(text)).returncode == 0
+    (listed,) = json.loads(sysproc("volume", "list", "-o", "json").stdout)
+    assert (listed["encrypted"], listed["unlocked"], listed["encryption"]) == (True, True, "fs")
+    refused = sysproc("volume", "lock", "safe")
+    assert (refused.returncode, b"/safe" in refused.stderr) == (1, True)
+    assert sysproc("volume", "lock", "safe", "--force").returncode == 0
+    keys = ("volume", "passwd", "safe", "--passphrase-file", str(text))
+    added = sysproc(*keys, "--add", "--new-key-file", str(raw), "-o", "json")
+    assert json.loads(added.stdout)["key_slots"] == {"data": [0, 1]}
+    assert sysproc(*keys, "--remove").returncode == 0
+    assert sysproc("mount", "box", "safe", "/safe", "--key-file", "-", input=raw.read_bytes()).returncode == 0
+    shown = sysproc("volume", "inspect", "safe").stdout.decode()
+    assert "key slots" in shown and "unlocked     yes" in shown
+    assert sysproc("umount", "box", "/safe").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("create", "a", "--size", "48M", "--encrypt", "fs"), b"--passphrase-file"),
+        (("create", "a", "--size", "48M", "--passphrase-file", "-"), b"--encrypt"),
+        (("create", "a", "--size", "48M", "--encrypt", "fs", "--passphrase-file", "/nowhere"), b"No such file"),
+        (("create", "a", "--size", "48M", "--encrypt", "fs", "--passphrase-file", "-", "--key-file", "-"), b"at once"),
+        (("create", "a", "--size", "16M", "--encrypt", "fs", "--passphrase-file", "-"), b"ext4 needs"),
+        (("passwd", "a", "--add", "--remove"), b"at once"),
+        (("passwd", "a", "--slot", "1"), b"--remove"),
+        (("passwd", "a", "--passphrase-file", "-", "--new-key-file", "-"), b"standard input"),
+        (("lock", "a"), b"no volume named a"),
+    ],
+)
+def test_what_makes_no_sense_is_said(sysproc: Sysproc, arguments: tuple[str, ...], words: bytes) -> None:
+    refused = sysproc("volume", *arguments, input=b"x")
+    assert refused.returncode != 0
+    assert words in refused.stderr and b"Traceback" not in refused.stderr
