@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy import Connection
 
 from sysproc.encrypted_files import must_have
-from sysproc.errors import ResourceExhausted
+from sysproc.errors import ResourceExhausted, SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import new_volume_id, to_hex
@@ -33,6 +33,7 @@ from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
 from sysproc.storage.volumes import CREATING, DELETING, NONE, READY, Filesystem, NewVolume, Page, VolumeRow
 from sysproc.to_end import to_end
+from sysproc.volume_resize import VolumeResize
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ class Volumes:
 
     def __init__(self, host: Host, tasks: TaskOwner) -> None:
         self._host, self._database, self._files = host, host.database, host.volume_files
+        self._resize = VolumeResize(host.volume_files, host.launcher)
         self._once = Once(tasks)
         # What could not be recorded any more when the disk was full; tried again with each call.
         self._unsettled: set[int] = set()
@@ -189,9 +191,9 @@ class Volumes:
             row = await self._must(volume_id)
             if size_bytes < row.size_bytes:
                 raise recorded.shrinks(row, size_bytes)
-            if size_bytes == row.size_bytes:
+            if size_bytes == row.size_bytes and await to_end(self._resize.is_filled, row):
                 return row
-            await to_end(self._files.check_unused, row)
+            await to_end(self._check_growable, row)
             if row.encryption != NONE:
                 must_have(secret, row)
             if not row.overcommit:
@@ -200,10 +202,21 @@ class Volumes:
                 row = await self._database.write(lambda c: recorded.begin_grow(c, volume_id, size_bytes, asker))
             return await self._grow_file(row, secret)
 
+    def _check_growable(self, row: VolumeRow) -> None:
+        if self._grows_in_use(row):
+            self._resize.check_kernel(row)
+        else:
+            self._files.check_unused(row)
+
+    def _grows_in_use(self, row: VolumeRow) -> bool:
+        # What somebody has as raw blocks is no filesystem for the kernel; what is encrypted has another device.
+        plain = row.origin != recorded.FOREIGN and row.encryption == NONE
+        return plain and self._resize.is_mounted(row)
+
     async def _grow_file(self, row: VolumeRow, secret: SecretBuffer | None) -> VolumeRow:
         try:
             failpoint("volumes.grow.after_intention")
-            last_bytes = await self._files.grow(row, secret)
+            last_bytes = await self._grown(row, secret)
         except BaseException:
             await self._settle_grown(row)
             raise
@@ -211,13 +224,21 @@ class Volumes:
         with self._settled_later(row):
             return await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
 
-    async def _settle_grown(self, row: VolumeRow) -> None:
-        """Record what the file has become: it has grown, or it is as it was."""
+    async def _grown(self, row: VolumeRow, secret: SecretBuffer | None = None) -> int:
+        """Let file and last filesystem have the size that is recorded."""
+        in_use = await to_end(self._grows_in_use, row)
+        return await (self._resize.grow(row) if in_use else self._files.grow(row, secret))
+
+    async def _settle_grown(self, row: VolumeRow, *, last: bool = False) -> None:
+        """Record what the file has become: it has grown, or it is as it was.
+
+        One that is in use may have grown without its filesystem: the next start does the rest, or the next grow.
+        """
         last_bytes = await to_end(self._files.grown_last, row)
         with self._settled_later(row):
             if last_bytes is None:
                 await self._database.write(lambda c: recorded.undo_grow(c, row.id))
-            else:
+            elif last or await to_end(self._resize.is_filled, row):
                 await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
 
     async def delete(self, row: VolumeRow, request: RequestKey | None = None) -> None:
@@ -274,8 +295,18 @@ class Volumes:
             await self._forget(row, row.state)
             log.warning("unfinished volume removed", volume=to_hex(row.id), state=row.state)
         elif row.grown_from is not None and row.state == READY:
-            await self._settle_grown(row)
+            await self._finish_growth(row)
+            await self._settle_grown(row, last=True)
             log.warning("unfinished growth settled", volume=to_hex(row.id))
+
+    async def _finish_growth(self, row: VolumeRow) -> None:
+        """Of one that grew while it was in use: what is not done yet, if it can be done now."""
+        if await to_end(self._files.grown_last, row) is None or await to_end(self._resize.is_filled, row):
+            return
+        try:
+            await self._grown(row)
+        except SysprocError as failure:
+            log.warning("growth not finished: the filesystem is smaller than its volume", error=failure.brief)
 
     async def _owner_dies(self, row: VolumeRow) -> bool:
         owner_id = row.owner_id

@@ -8,6 +8,7 @@
     unpack       image file, archive    unpacks a tar into it, in a jail (`sysproc.isolation.jail`)   counts
     unpack_filesystem   the same, of a filesystem of others in the second file                                counts
     check        file                   a fsck on a part of it, in a jail (`sysproc.isolation.tool_jail`)     its words
+    grow_mounted none                   grows one that is in use (`sysproc.isolation.volumes.grow`)
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 
@@ -32,6 +33,7 @@ from sysproc.isolation.jail import unpack, unpack_filesystem
 from sysproc.isolation.tool_jail import check
 from sysproc.isolation.volumes.attach import attach
 from sysproc.isolation.volumes.detach import detach
+from sysproc.isolation.volumes.grow import grow_mounted
 from sysproc.linux.files import syncfs
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, loop_configure
 from sysproc.linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
@@ -103,7 +105,7 @@ def grow_ext4(device: str, _: int) -> None:
     run_tool("resize2fs", "-f", device)
 
 
-def grow_mounted(fstype: str, resize: Callable[[int, int], None], device: str, size: int) -> None:
+def grow_unseen(fstype: str, resize: Callable[[int, int], None], device: str, size: int) -> None:
     """Mount it where nobody sees it, and have the kernel grow it, which is all that these two know."""
     enter_own_mount_namespace()
     mounted = new_mount(fstype, {"source": device}, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
@@ -120,8 +122,8 @@ def grow_mounted(fstype: str, resize: Callable[[int, int], None], device: str, s
 
 GROW: dict[str, Callable[[str, int], None]] = {
     "ext4": grow_ext4,
-    "btrfs": partial(grow_mounted, "btrfs", lambda top, _: btrfs_resize(top)),
-    "xfs": partial(grow_mounted, "xfs", xfs_growfs),
+    "btrfs": partial(grow_unseen, "btrfs", lambda top, _: btrfs_resize(top)),
+    "xfs": partial(grow_unseen, "xfs", xfs_growfs),
 }
 
 
@@ -161,6 +163,7 @@ JOBS: dict[str, Job] = {
     "format_whole": format_whole,
     "format_device": format_device,
     "grow": grow,
+    "grow_mounted": grow_mounted,
     "unpack": unpack,
     "unpack_filesystem": unpack_filesystem,
     "check": check,

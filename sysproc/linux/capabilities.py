@@ -1,19 +1,27 @@
-"""Capabilities of a process (capabilities(7)): giving them up for good.
+"""Capabilities of a process (capabilities(7)): asking for one, giving them up for good.
 
 Those of containers are their user namespace's, and nothing is done about them here.
 """
 
 import errno
 import struct
+from pathlib import Path
 
 from sysproc.linux.libc import address, buffer, number_of, syscall
 from sysproc.linux.prctl import PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, prctl
 
-CAP_IPC_LOCK = 14
+CAP_IPC_LOCK, CAP_SYS_RESOURCE = 14, 24
 _VERSION_3 = 0x20080522
 _MOST = 64
 # struct __user_cap_data_struct, twice: effective, permitted, inheritable of 32 capabilities each.
 _DATA = struct.Struct("<IIIIII")
+
+
+def is_capable(capability: int) -> bool:
+    """Whether this thread has it in its effective set (proc(5))."""
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    return bool(effective >> capability & 1)
 
 
 def keep_only_capability(kept: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 LOOP_CONTROL = "/dev/loop-control"
 LOOP_CONFIGURE, LOOP_GET_STATUS64, LOOP_CTL_GET_FREE, LOOP_CLR_FD = 0x4C0A, 0x4C05, 0x4C82, 0x4C01
+LOOP_SET_STATUS64 = 0x4C04
 LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO = 1, 4, 16
 _LOOP_MAJOR = 7
 _TRIES = 64
@@ -76,6 +77,14 @@ def loops_backed_by(path: Path) -> list[str]:
     return loops_by_file().get(str(path), [])
 
 
+def loop_offset(device: str) -> int | None:
+    """Where in its file a device begins (sysfs, `loop/offset`); None if it was freed just now."""
+    try:
+        return int(Path("/sys/block", Path(device).name, "loop", "offset").read_text())
+    except FileNotFoundError:
+        return None
+
+
 def _open_node(number: int) -> int:
     """The device's node; without udev a new device has none, so it is made."""
     node = Path(f"/dev/loop{number}")
@@ -97,6 +106,16 @@ def loop_name(device_fd: int) -> str:
     """What its maker has called a device (`lo_file_name`); OSError(ENXIO) if it is not configured."""
     name: bytes = loop_get_status64(device_fd).lo_file_name
     return name.decode(errors="replace")
+
+
+def loop_set_sizelimit(device_fd: int, size: int) -> None:
+    """LOOP_SET_STATUS64 with another lo_sizelimit: the device's size, whatever is in use of it.
+
+    LOOP_SET_CAPACITY looks at the file only. EAGAIN: kernels before 5.17 want none of its pages in memory.
+    """
+    info = loop_get_status64(device_fd)
+    info.lo_sizelimit = size
+    fcntl.ioctl(device_fd, LOOP_SET_STATUS64, info)
 
 
 def loop_configure(

@@ -1,7 +1,7 @@
-"""Growing mounted filesystems to the size of their device: ioctls of btrfs and xfs on any fd in them.
+"""Growing mounted filesystems: ioctls of ext4, btrfs and xfs on any fd in them.
 
-Both need CAP_SYS_ADMIN of the host only. ext4's own (EXT4_IOC_RESIZE_FS) needs CAP_SYS_RESOURCE as well, and is not
-used; resize2fs is, by `sysproc.isolation.jobs`.
+They need CAP_SYS_ADMIN of the host, ext4's CAP_SYS_RESOURCE as well, which not every host's root has: where nobody uses
+the filesystem, resize2fs is used instead, by `sysproc.isolation.jobs`.
 """
 
 import fcntl
@@ -10,9 +10,16 @@ import struct
 
 BTRFS_IOC_RESIZE = 0x50009403
 XFS_IOC_FSGEOMETRY_V1, XFS_IOC_FSGROWFSDATA = 0x80705864, 0x4010586E
+EXT4_IOC_RESIZE_FS = 0x40086610
 _BTRFS_VOL_ARGS = struct.Struct("<q4088s")
 _XFS_GEOMETRY_BYTES, _XFS_BLOCKSIZE_AT, _XFS_IMAXPCT_AT = 112, 0, 28
 _XFS_GROWFS_DATA = struct.Struct("=QI4x")
+
+
+def ext4_resize_fs(fd: int, size: int) -> None:
+    """EXT4_IOC_RESIZE_FS (Linux 3.3; with meta_bg 3.7): to so many bytes. EPERM without CAP_SYS_RESOURCE."""
+    blocks = size // os.fstatvfs(fd).f_frsize
+    fcntl.ioctl(fd, EXT4_IOC_RESIZE_FS, struct.pack("=Q", blocks))
 
 
 def btrfs_resize(fd: int, size: str = "max") -> None:

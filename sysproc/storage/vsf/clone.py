@@ -17,7 +17,7 @@ from sysproc.errors import ResourceExhausted
 from sysproc.failpoints import failpoint
 from sysproc.linux.files import ficlone
 from sysproc.storage.vsf.ext4_uuid import set_uuid
-from sysproc.storage.vsf.gpt import Gpt, read_gpt, write_gpt
+from sysproc.storage.vsf.gpt import Gpt, read_gpt, write_backup, write_gpt, write_primary
 
 _NO_REFLINK = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _COPY_BYTES = 1 << 30
@@ -143,4 +143,16 @@ def grow_table(fd: int, disk_bytes: int) -> Gpt:
     os.ftruncate(fd, disk_bytes)
     gpt = read_gpt(fd).grown(disk_bytes)
     write_gpt(fd, gpt)
+    return gpt
+
+
+def grow_table_in_use(fd: int, disk_bytes: int) -> Gpt:
+    """The same for a file that is in use, durable: at each moment one of the two copies is whole."""
+    os.ftruncate(fd, disk_bytes)
+    gpt = read_gpt(fd).grown(disk_bytes)
+    write_backup(fd, gpt)
+    os.fsync(fd)
+    failpoint("storage.vsf.after_backup_table")
+    write_primary(fd, gpt)
+    os.fdatasync(fd)
     return gpt

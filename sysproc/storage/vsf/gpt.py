@@ -86,11 +86,21 @@ def single_partition(disk_bytes: int, label: str = "root") -> Gpt:
 
 def write_gpt(fd: int, gpt: Gpt) -> None:
     """Write the table, both copies; what is in the partitions stays."""
-    table = _table(gpt.partitions)
-    last = gpt.disk_bytes // SECTOR - 1
+    write_primary(fd, gpt)
+    write_backup(fd, gpt)
+
+
+def write_primary(fd: int, gpt: Gpt) -> None:
+    """The copy at the beginning only."""
+    table, last = _table(gpt.partitions), gpt.disk_bytes // SECTOR - 1
     os.pwrite(fd, _protective_mbr(last), 0)
     os.pwrite(fd, _header(gpt, table, 1, last, 2), SECTOR)
     os.pwrite(fd, table, 2 * SECTOR)
+
+
+def write_backup(fd: int, gpt: Gpt) -> None:
+    """The copy at the end only."""
+    table, last = _table(gpt.partitions), gpt.disk_bytes // SECTOR - 1
     os.pwrite(fd, table, (last - _TABLE_SECTORS) * SECTOR)
     os.pwrite(fd, _header(gpt, table, last, 1, last - _TABLE_SECTORS), last * SECTOR)
 

@@ -1,0 +1,68 @@
+"""A filesystem of a volume that is in use, grown to what its part of the file has become.
+
+    job (forked by the launcher)
+      the device of the part, found by its place (`sysproc.isolation.volumes.devices`)
+      LOOP_SET_STATUS64: as large as the part is now
+      own mount namespace; mounted once more, seen by nobody: the same superblock
+      the ioctl of its type, which is a transaction of the filesystem: done, or done again by whoever asks next
+      syncfs
+
+That the file and its table are large enough, on the disk, is seen to before (`sysproc.volume_resize`).
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sysproc.failpoints import failpoint
+from sysproc.isolation.builder import enter_own_mount_namespace
+from sysproc.isolation.volumes.devices import device_of
+from sysproc.linux.files import syncfs
+from sysproc.linux.loop import loop_set_sizelimit
+from sysproc.linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
+from sysproc.linux.resize import btrfs_resize, ext4_resize_fs, xfs_growfs
+
+Values = Mapping[str, Any]
+
+_FLAGS = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+RESIZE: dict[str, Callable[[int, int], None]] = {
+    "ext4": ext4_resize_fs,
+    "btrfs": lambda top, size: btrfs_resize(top, str(size)),
+    "xfs": xfs_growfs,
+}
+
+
+def grow_mounted(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
+    """The job. values: file, fstype, offset, size of the part by now. OSError(EPERM): not without CAP_SYS_RESOURCE."""
+    size = values["size"]
+    enter_own_mount_namespace()
+    with device_of(Path(values["file"]), values["offset"], size) as device:
+        widen(device, size)
+        failpoint("volumes.grow.after_device")
+        mounted = new_mount(values["fstype"], {"source": device}, _FLAGS)
+        try:
+            top = os.open(f"/proc/self/fd/{mounted}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                RESIZE[values["fstype"]](top, size)
+                syncfs(top)
+            finally:
+                os.close(top)
+        finally:
+            os.close(mounted)
+    return {}
+
+
+def widen(device: str, size: int) -> None:
+    """Let the device have this size; kernels that first want all of its pages gone say EAGAIN."""
+    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        loop_set_sizelimit(fd, size)
+    except OSError as failure:
+        if failure.errno != errno.EAGAIN:
+            raise
+        raise OSError(errno.EBUSY, "the kernel changes no device that is in use", device) from None
+    finally:
+        os.close(fd)
