@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,23 @@ from sysproc.errors import SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.isolation.launcher_client import ChildFailed
+from sysproc.isolation.volumes.devices import is_exclusive
 from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
+from sysproc.linux.loop import loop_is_direct, loop_offset
 from sysproc.linux.memory import SecretBuffer
 from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.process_list import pid_inside, read_status
 from sysproc.running import RunningContainer, RunningContainers
 from sysproc.storage import volumes as recorded
-from sysproc.storage.volumes import READY, Filesystem, VolumeRow
+from sysproc.storage.volumes import NONE, READY, Filesystem, VolumeRow
 from sysproc.to_end import to_end
 from sysproc.volume_devices import VolumeDevices
 from sysproc.volume_opening import VolumeOpening
 from sysproc.volume_refusals import (
     busy,
     check_below,
+    check_plain,
     check_trusted,
     lingers,
     mount_failures,
@@ -67,16 +70,20 @@ class WantedMount:
     read_only: bool
     suid: bool
     noexec: bool
+    exclusive: bool = False
+    direct_io: bool = False
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """Where a filesystem of a volume is mounted."""
+    """Where a filesystem of a volume is mounted; exclusive: and nowhere else; direct_io: past the page cache."""
 
     container_id: int
     path: bytes
     filesystem: str
     read_only: bool
+    exclusive: bool = False
+    direct_io: bool = False
 
 
 class VolumeMounts:
@@ -102,8 +109,11 @@ class VolumeMounts:
             if row is None or row.state != READY:
                 raise recorded.gone(volume.id)
             check_trusted(row)
+            check_plain(row, exclusive=wanted.exclusive, direct_io=wanted.direct_io)
             at = filesystem_at(row, wanted.filesystem)
             values = await to_end(self._values, container, row, row.filesystems[at], wanted)
+            if wanted.exclusive:
+                await self.until_free(Path(values["file"]))
             try:
                 async with self._opening.source(row, at, secret) as source:
                     with mount_failures(row, wanted.path):
@@ -130,6 +140,8 @@ class VolumeMounts:
             "read_only": wanted.read_only,
             "suid": wanted.suid,
             "noexec": wanted.noexec,
+            "exclusive": wanted.exclusive,
+            "direct_io": wanted.direct_io,
             # Others than the owner, if they may only read, get none of its ids: nothing can be said back.
             "own_ids": not wanted.read_only or container.id == volume.owner_id,
             "frame": str(self._frame),
@@ -233,8 +245,17 @@ class VolumeMounts:
                 for mounted in mounts_in(container):
                     if mounted.source in devices and mounted.fstype in _TYPES:
                         row, label = devices[mounted.source]
-                        found[row.id].append(Attachment(container.id, mounted.point, label, mounted.read_only))
+                        one = Attachment(container.id, mounted.point, label, mounted.read_only)
+                        found[row.id].append(self._with_use(one, row, mounted.source))
         return found
+
+    def _with_use(self, one: Attachment, row: VolumeRow, device: str) -> Attachment:
+        """How the device is used; of one that is encrypted there is no choice."""
+        offset = None if row.encryption != NONE else loop_offset(device)
+        if offset is None:
+            return one
+        alone = is_exclusive(self._host.volume_files.path(row), offset)
+        return replace(one, exclusive=alone, direct_io=loop_is_direct(device))
 
 
 def filesystem_at(volume: VolumeRow, label: str) -> int:

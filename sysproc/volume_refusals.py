@@ -19,7 +19,7 @@ from sysproc.errors import (
 from sysproc.ids import to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.running import RunningContainer
-from sysproc.storage.volumes import FOREIGN, VolumeRow
+from sysproc.storage.volumes import FOREIGN, NONE, VolumeRow
 
 _OF_THE_PATH = (
     *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG),
@@ -50,6 +50,17 @@ def check_trusted(volume: VolumeRow) -> None:
         )
 
 
+def check_plain(volume: VolumeRow, **wish: bool) -> None:
+    """Raise FailedPrecondition for what an encrypted volume has not: its device is over what is decrypted."""
+    if volume.encryption != NONE and any(wish.values()):
+        raise FailedPrecondition(
+            f"The volume {volume.name} is encrypted: it is not mounted exclusively, nor with direct I/O.",
+            resolution="Leave `exclusive` and `direct_io` out. What is decrypted is in memory once in any case.",
+            reason="ENCRYPTED",
+            metadata={"volume": volume.name},
+        )
+
+
 @contextmanager
 def mount_failures(volume: VolumeRow, wanted_path: bytes) -> Iterator[None]:
     """What the job says, in words for the caller."""
@@ -59,6 +70,10 @@ def mount_failures(volume: VolumeRow, wanted_path: bytes) -> Iterator[None]:
         path = os.fsdecode(wanted_path)
         if failure.errno == errno.ESRCH:
             raise ended() from failure
+        if failure.errno == errno.EUSERS:
+            raise not_shared(volume) from failure
+        if failure.errno == errno.EOPNOTSUPP and failure.target.startswith("/dev/loop"):
+            raise not_direct(volume) from failure
         if failure.target.startswith("/") and failure.errno in (*_OF_THE_PATH, errno.EBUSY):
             raise InvalidArgument(
                 f"Nothing can be mounted at {path}: {failure.target}: {os.strerror(failure.errno)}.",
@@ -75,6 +90,27 @@ def mount_failures(volume: VolumeRow, wanted_path: bytes) -> Iterator[None]:
                 metadata={"volume": volume.name},
             ) from failure
         raise
+
+
+def not_shared(volume: VolumeRow) -> FailedPrecondition:
+    """Somebody has it, and one of the two wants it alone."""
+    return FailedPrecondition(
+        f"The volume {volume.name} is in use elsewhere: it is mounted exclusively there, or was to be here.",
+        resolution="`sysproc volume inspect` shows where it is mounted. Unmount it there first.",
+        reason="VOLUME_IN_USE",
+        metadata={"volume": volume.name},
+    )
+
+
+def not_direct(volume: VolumeRow) -> FailedPrecondition:
+    """Direct I/O is a matter of the device, which all mounts of a filesystem share; and not every disk can do it."""
+    return FailedPrecondition(
+        f"The volume {volume.name} cannot be mounted with direct I/O.",
+        details="It is mounted without elsewhere, or the host's disk or filesystem below it cannot do it.",
+        resolution="Unmount it elsewhere first, or leave direct I/O out.",
+        reason="NO_DIRECT_IO",
+        metadata={"volume": volume.name},
+    )
 
 
 @contextmanager

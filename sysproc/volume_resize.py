@@ -12,21 +12,24 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sysproc.errors import FailedPrecondition
 from sysproc.failpoints import failpoint
 from sysproc.images import full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
+from sysproc.isolation.volumes.shrink import SHRINK
 from sysproc.linux.capabilities import CAP_SYS_RESOURCE, is_capable
 from sysproc.linux.loop import loop_offset, loops_backed_by
 from sysproc.storage.volumes import NONE, VolumeRow
-from sysproc.storage.vsf.clone import disk_full_as_domain_error, grow_table_in_use
+from sysproc.storage.vsf.clone import copy_sparse, disk_full_as_domain_error, grow_table_in_use, unnamed_file
 from sysproc.storage.vsf.disk import read_disk
-from sysproc.storage.vsf.gpt import Partition, read_gpt
+from sysproc.storage.vsf.gpt import ALIGNMENT, Partition, read_gpt, usable_end, write_gpt
+from sysproc.storage.vsf.layout import aligned
 from sysproc.to_end import to_end
-from sysproc.volume_files import VolumeFiles
+from sysproc.volume_files import VolumeFiles, put_in_place
 
-ONLINE_TIMEOUT_S = 600.0
+ONLINE_TIMEOUT_S, OFFLINE_TIMEOUT_S = 600.0, 3600.0
 # So much at its end a filesystem may leave out: ext4 a last group that would hold nothing but its own tables.
 _SLACK_BYTES = 8 << 20
 
@@ -96,6 +99,84 @@ class VolumeResize:
             return read_gpt(fd).partitions
         finally:
             os.close(fd)
+
+    # -- smaller
+
+    async def shrink(self, row: VolumeRow, size_bytes: int) -> int:
+        """Let the file be so small; the size of its last filesystem then.
+
+        Raises FailedPrecondition (what is in it needs more; its type cannot), ResourceExhausted: it is as it was then.
+        """
+        kind, path = row.filesystems[-1].type, self._files.path(row)
+        if row.encryption != NONE:
+            raise never_smaller(row, "an encrypted volume")
+        if kind not in SHRINK:
+            raise never_smaller(row, f"a filesystem of type {kind}")
+        with unnamed_file(path.parent) as fd:
+            last, size = await to_end(copy_for_shrinking, path, fd, size_bytes)
+            if size <= 0:
+                raise holds_more(row, size_bytes, row.size_bytes - last.size_bytes + ALIGNMENT)
+            values = {"type": kind, "offset": last.offset_bytes, "size": last.size_bytes, "to": size}
+            with job_failures("shrink the volume"), full_disk_as_enospc(path.parent):
+                told = await self._launcher.run_job("shrink", values, [fd], timeout_s=OFFLINE_TIMEOUT_S)
+            if told["least"]:
+                raise holds_more(row, size_bytes, row.size_bytes - last.size_bytes + told["least"])
+            failpoint("volumes.shrink.after_job")
+            await to_end(cut, fd, size_bytes)
+            await to_end(put_in_place, fd, path)
+        return size
+
+    def shrunk(self, row: VolumeRow) -> tuple[int, int] | None:
+        """The size of a file that is smaller than recorded, and of its last filesystem; None: it is not. Blocks."""
+        try:
+            fd = os.open(self._files.path(row), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            size = os.fstat(fd).st_size
+            return (size, read_gpt(fd).partitions[-1].size_bytes) if size < row.size_bytes else None
+        finally:
+            os.close(fd)
+
+
+def copy_for_shrinking(source: Path, fd: int, size_bytes: int) -> tuple[Partition, int]:
+    """Copy a volume into an empty file: its last partition, and what that would be in a file of this size; blocks."""
+    source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with disk_full_as_domain_error(source):
+            copy_sparse(source_fd, fd)
+        last = read_gpt(fd).partitions[-1]
+        return last, usable_end(size_bytes) - last.offset_bytes
+    finally:
+        os.close(source_fd)
+
+
+def cut(fd: int, size_bytes: int) -> None:
+    """Let the file end where its last partition, now smaller, does; blocks."""
+    gpt = read_gpt(fd).grown(size_bytes)
+    os.ftruncate(fd, size_bytes)
+    write_gpt(fd, gpt)
+
+
+def never_smaller(row: VolumeRow, what: str) -> FailedPrecondition:
+    """Its filesystem cannot be shrunk by anybody, or not by us."""
+    return FailedPrecondition(
+        f"The volume {row.name} cannot become smaller: {what} cannot.",
+        resolution="Create a smaller volume, and copy what is in this one.",
+        reason="CANNOT_SHRINK",
+        metadata={"volume": row.name},
+    )
+
+
+def holds_more(row: VolumeRow, size_bytes: int, least_bytes: int) -> FailedPrecondition:
+    """What is in it does not fit."""
+    least = aligned(least_bytes)
+    return FailedPrecondition(
+        f"The volume {row.name} cannot become one of {size_bytes} bytes: what is in it needs {least} at least.",
+        resolution="Delete something in it, or ask for more.",
+        reason="VOLUME_TOO_FULL",
+        metadata={"volume": row.name, "least_bytes": str(least)},
+    )
 
 
 def not_while_in_use(row: VolumeRow) -> FailedPrecondition:

@@ -3,6 +3,7 @@
     create   intention (room is taken) -> file -> ready            a volume is shown when it is ready, and from then
       quick  file, of templates only -> recorded as ready          until it is marked as being deleted
     grow     intention (room is taken) -> file -> recorded
+    shrink   file -> recorded
     delete   marked -> file removed -> row removed
 
 The steps on files are in `sysproc.volume_files`, the records in `sysproc.storage.volumes`; a crash between two steps is
@@ -33,6 +34,7 @@ from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
 from sysproc.storage.volumes import CREATING, DELETING, NONE, READY, Filesystem, NewVolume, Page, VolumeRow
 from sysproc.to_end import to_end
+from sysproc.volume_refusals import check_trusted
 from sysproc.volume_resize import VolumeResize
 
 log = structlog.get_logger()
@@ -241,6 +243,24 @@ class Volumes:
             elif last or await to_end(self._resize.is_filled, row):
                 await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
 
+    async def shrink(self, row: VolumeRow, size_bytes: int) -> VolumeRow:
+        """Make its last filesystem, and the file, smaller. Of the size that it has already: nothing."""
+        return await self._once.run(None, lambda: self._shrink(row.id, size_bytes))
+
+    async def _shrink(self, volume_id: int, size_bytes: int) -> VolumeRow:
+        async with self._files.lock(volume_id):
+            row = await self._must(volume_id)
+            if size_bytes > row.size_bytes:
+                raise recorded.grows(row, size_bytes)
+            if size_bytes == row.size_bytes:
+                return row
+            check_trusted(row)
+            await to_end(self._files.check_unused, row)
+            last_bytes = await self._resize.shrink(row, size_bytes)
+            failpoint("volumes.shrink.after_file")
+            with self._settled_later(row):
+                return await self._database.write(lambda c: recorded.shrunk(c, row.id, size_bytes, last_bytes))
+
     async def delete(self, row: VolumeRow, request: RequestKey | None = None) -> None:
         """Delete a volume that nothing uses. Raises FailedPrecondition."""
         await self._once.run(request, lambda: self._delete(row.id, request))
@@ -298,6 +318,9 @@ class Volumes:
             await self._finish_growth(row)
             await self._settle_grown(row, last=True)
             log.warning("unfinished growth settled", volume=to_hex(row.id))
+        elif row.state == READY and (sizes := await to_end(self._resize.shrunk, row)) is not None:
+            await self._database.write(lambda c: recorded.shrunk(c, row.id, *sizes))
+            log.warning("volume had been shrunk, which is recorded now", volume=to_hex(row.id))
 
     async def _finish_growth(self, row: VolumeRow) -> None:
         """Of one that grew while it was in use: what is not done yet, if it can be done now."""

@@ -9,6 +9,7 @@
     unpack_filesystem   the same, of a filesystem of others in the second file                                counts
     check        file                   a fsck on a part of it, in a jail (`sysproc.isolation.tool_jail`)     its words
     grow_mounted none                   grows one that is in use (`sysproc.isolation.volumes.grow`)
+    shrink       file                   shrinks it, in a copy (`sysproc.isolation.volumes.shrink`)       what it needs
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 
@@ -17,9 +18,7 @@ more. The command lines are in `sysproc.isolation.mkfs`, messages are drawn in `
 """
 
 import contextlib
-import errno
 import os
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -31,13 +30,14 @@ from sysproc.isolation import mkfs
 from sysproc.isolation.builder import enter_own_mount_namespace, failure_message
 from sysproc.isolation.jail import unpack, unpack_filesystem
 from sysproc.isolation.tool_jail import check
+from sysproc.isolation.tools import run_tool
 from sysproc.isolation.volumes.attach import attach
 from sysproc.isolation.volumes.detach import detach
 from sysproc.isolation.volumes.grow import grow_mounted
+from sysproc.isolation.volumes.shrink import shrink
 from sysproc.linux.files import syncfs
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, loop_configure
 from sysproc.linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
-from sysproc.linux.prctl import set_pdeathsig
 from sysproc.linux.resize import btrfs_resize, xfs_growfs
 
 Values = Mapping[str, Any]
@@ -127,43 +127,13 @@ GROW: dict[str, Callable[[str, int], None]] = {
 }
 
 
-def run_tool(*command: str, pass_fds: Sequence[int] = ()) -> None:
-    """Run a program of the host; OSError with its own words if it fails, ENOPKG if it is not installed.
-
-    It dies with the job: the signal that the job dies by is none that the kernel would pass on.
-    """
-    import subprocess  # noqa: PLC0415 - not in the launcher's memory
-
-    try:
-        done = subprocess.run(
-            command,
-            pass_fds=pass_fds,
-            capture_output=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            preexec_fn=partial(die_with, os.getpid()),  # safe: a job has one thread
-        )
-    except FileNotFoundError:
-        package = mkfs.PACKAGES[command[0]]
-        raise OSError(errno.ENOPKG, "not installed", f"{command[0]} (install {package})") from None
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip()[:500]
-        raise OSError(errno.EIO, "failed", f"{command[0]}: {words}")
-
-
-def die_with(parent: int) -> None:
-    """In the tool, before it is executed: SIGKILL when the parent ends, also if it has ended just now."""
-    set_pdeathsig(signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 JOBS: dict[str, Job] = {
     "format_ext4": format_ext4,
     "format_whole": format_whole,
     "format_device": format_device,
     "grow": grow,
     "grow_mounted": grow_mounted,
+    "shrink": shrink,
     "unpack": unpack,
     "unpack_filesystem": unpack_filesystem,
     "check": check,

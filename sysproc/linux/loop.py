@@ -79,8 +79,17 @@ def loops_backed_by(path: Path) -> list[str]:
 
 def loop_offset(device: str) -> int | None:
     """Where in its file a device begins (sysfs, `loop/offset`); None if it was freed just now."""
+    return _attribute(device, "offset")
+
+
+def loop_is_direct(device: str) -> bool:
+    """Whether it reads and writes its file past the page cache (sysfs, `loop/dio`)."""
+    return _attribute(device, "dio") == 1
+
+
+def _attribute(device: str, name: str) -> int | None:
     try:
-        return int(Path("/sys/block", Path(device).name, "loop", "offset").read_text())
+        return int(Path("/sys/block", Path(device).name, "loop", name).read_text())
     except FileNotFoundError:
         return None
 

@@ -67,6 +67,14 @@ class VolumeService:
             row = await self._volumes.grow(row, size_bytes, call.viewer, secrets.secret_of(request))
         return pb.GrowVolumeResponse(volume=convert.volume_to_proto(row))
 
+    async def ShrinkVolume(self, request: pb.ShrinkVolumeRequest, call: Call) -> pb.ShrinkVolumeResponse:
+        """See the proto."""
+        name, size_bytes = convert.growth_from_proto(request)
+        row = await self._volumes.get(call.target, name)
+        async with self._starts.turn(call.caller.container_id):
+            row = await self._volumes.shrink(row, size_bytes)
+        return pb.ShrinkVolumeResponse(volume=convert.volume_to_proto(row))
+
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
         """See the proto."""
         name = convert.deletion_from_proto(request)

@@ -263,6 +263,13 @@ def finish_grow(connection: Connection, volume_id: int, last_bytes: int) -> Volu
     return _change(connection, volume_id, "volume.grown", {"filesystems": now, "grown_from": None})
 
 
+def shrunk(connection: Connection, volume_id: int, size_bytes: int, last_bytes: int) -> VolumeRow:
+    """The file has become so small, and its last filesystem this one."""
+    *others, last = _must(connection, volume_id).filesystems
+    now = [asdict(one) for one in others] + [asdict(last) | {"size_bytes": last_bytes}]
+    return _change(connection, volume_id, "volume.shrunk", {"size_bytes": size_bytes, "filesystems": now})
+
+
 def undo_grow(connection: Connection, volume_id: int) -> None:
     """It did not grow: the file is as it was."""
     row = _must(connection, volume_id)
@@ -367,7 +374,17 @@ def shrinks(row: VolumeRow, size_bytes: int) -> InvalidArgument:
     """It is larger than that already."""
     return InvalidArgument(
         f"The volume {row.name} has {row.size_bytes} bytes: it cannot become one of {size_bytes}.",
-        resolution="Ask for a larger size.",
+        resolution="Ask for a larger size; `sysproc volume shrink` makes it smaller.",
         reason="VOLUME_SHRINKS",
+        metadata={"size_bytes": str(row.size_bytes)},
+    )
+
+
+def grows(row: VolumeRow, size_bytes: int) -> InvalidArgument:
+    """It is smaller than that already."""
+    return InvalidArgument(
+        f"The volume {row.name} has {row.size_bytes} bytes: it cannot shrink to {size_bytes}.",
+        resolution="Ask for a smaller size; `sysproc volume grow` makes it larger.",
+        reason="VOLUME_GROWS",
         metadata={"size_bytes": str(row.size_bytes)},
     )

@@ -70,7 +70,8 @@ def check_volumes(client: Client, daemon: RunningDaemon) -> None:
 
 
 def recover(daemon: RunningDaemon, acknowledged: Acknowledged) -> None:
-    """kill -9, start again, look, destroy all."""
+    """kill -9, start again, look, destroy all. The launcher as well: what is finished then shall not fail again."""
+    daemon.kill_launcher()
     daemon.restart(environment={"SYSPROC_FAILPOINTS": ""})
     with Client(daemon.endpoint) as client:
         check_agreement(client, acknowledged)

@@ -94,6 +94,19 @@ def encrypted(client: Client, _: Acknowledged) -> None:
     owner.destroy()
 
 
+def resizing(client: Client, _: Acknowledged) -> None:
+    """One that is grown while it is mounted, and shrunk afterwards."""
+    owner = client.create(name="resizing")
+    volume = client.volumes.create("btrfs", size="128M", fs="btrfs", owner=owner)
+    with whatever_fails():
+        volume.mount(owner, "/data")
+        volume.grow("512M")
+        client.volumes.unmount(owner, "/data")
+    with whatever_fails():
+        volume.shrink("300M")
+    owner.destroy()
+
+
 def mounts(client: Client, _: Acknowledged) -> None:
     """Volumes of a container that goes, mounted in it."""
     owner = client.create(name="owner")
@@ -106,7 +119,8 @@ def mounts(client: Client, _: Acknowledged) -> None:
     owner.destroy()
 
 
-WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (images, processes, containers, volumes, mounts, encrypted)}
+_ALL = (images, processes, containers, volumes, resizing, mounts, encrypted)
+WALKS: dict[str, Walk] = {walk.__name__: walk for walk in _ALL}
 
 
 def walk(endpoint: str, acknowledged: Acknowledged, names: list[str]) -> None:

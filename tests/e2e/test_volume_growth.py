@@ -12,7 +12,15 @@ import pytest
 
 from sysproc.linux.capabilities import CAP_SYS_RESOURCE, is_capable
 from sysproc.storage.vsf.disk import read_disk
-from sysproc_client import Client, Container, FailedPrecondition, SysprocError, Volume
+from sysproc_client import (
+    Client,
+    Container,
+    FailedPrecondition,
+    InvalidArgument,
+    LimitExceeded,
+    SysprocError,
+    Volume,
+)
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
 
@@ -168,6 +176,90 @@ def test_growth_in_use_that_was_cut_off_has_not_happened_or_is_finished(
         assert table_of(file) == [(size - 2) * MIB]
         assert data.grow("600M").size == 600 * MIB
         assert room(box) == 598
+
+
+def filled(client: Client, box: Container, kind: str, mib: int) -> Volume:
+    """A volume of a GiB with so much in it, unmounted, and what it was."""
+    if kind != "ext4" and shutil.which(f"mkfs.{kind}") is None:
+        pytest.skip(f"not installed: mkfs.{kind}")
+    data = client.volumes.create("data", size="1G", fs=kind)
+    data.mount(box, "/data")
+    says(box, f"head -c {mib * MIB} /dev/urandom >/data/file; sha256sum /data/file >/data/sum")
+    client.volumes.unmount(box, "/data")
+    return data
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+def test_it_shrinks_to_what_is_in_it_and_no_further(
+    client: Client, daemon: RunningDaemon, box: Container, kind: str
+) -> None:
+    data = filled(client, box, kind, 100)
+    (file,) = (daemon.state_dir / "volumes").iterdir()
+    with pytest.raises(FailedPrecondition, match=r"needs \d+ at least") as refused:
+        data.shrink("64M")
+    assert refused.value.reason == "VOLUME_TOO_FULL"
+    assert (data.refresh().size, file.stat().st_size) == (1024 * MIB, 1024 * MIB)
+    least = max(int(refused.value.metadata["least_bytes"]), 300 * MIB)
+    assert 100 * MIB < least < 400 * MIB
+    assert data.shrink(least).size == least
+    assert (file.stat().st_size, table_of(file)) == (least, [least - 2 * MIB])
+    assert data.shrink(least).size == least
+    with pytest.raises(InvalidArgument, match="cannot shrink to"):
+        data.shrink(least + MIB)
+    data.mount(box, "/data")
+    says(box, "sha256sum -c /data/sum")
+    assert room(box) < least // MIB
+    with pytest.raises(FailedPrecondition, match="in use"):
+        data.shrink(least - MIB)
+    client.volumes.unmount(box, "/data")
+    data.grow("1G").mount(box, "/data")
+    says(box, "sha256sum -c /data/sum")
+
+
+def test_an_xfs_cannot_shrink(client: Client, box: Container) -> None:
+    data = filled(client, box, "xfs", 1)
+    with pytest.raises(FailedPrecondition, match="filesystem of type xfs cannot"):
+        data.shrink("500M")
+    assert data.refresh().size == 1024 * MIB
+
+
+def test_what_a_shrunk_volume_gives_back_counts_for_others(client: Client) -> None:
+    box = client.create(size="32M", storage="300M")
+    data = client.volumes.create("data", size="200M", owner=box)
+    with pytest.raises(LimitExceeded):
+        client.volumes.create("more", size="100M", owner=box)
+    data.shrink("64M")
+    client.volumes.create("more", size="100M", owner=box)
+
+
+@pytest.mark.parametrize("action", ["kill", "raise"])
+@pytest.mark.parametrize(
+    ("failpoint", "size"),
+    [
+        ("volumes.shrink.after_loop", 128),
+        ("volumes.shrink.after_job", 128),
+        ("volumes.grow.before_rename", 128),
+        ("volumes.shrink.after_file", 64),
+    ],
+)
+def test_shrinking_that_was_cut_off_has_happened_or_has_not(
+    daemon: RunningDaemon, failpoint: str, size: int, action: str
+) -> None:
+    daemon.kill9()
+    daemon.kill_launcher()
+    daemon.start(environment={"SYSPROC_FAILPOINTS": f"{failpoint}={action}"})
+    with Client(daemon.endpoint, patience=0) as client:
+        volume = client.volumes.create("data", size="128M")
+        with pytest.raises(SysprocError):
+            volume.shrink("64M")
+    daemon.kill_launcher()
+    daemon.restart(environment={"SYSPROC_FAILPOINTS": ""})
+    with Client(daemon.endpoint) as client:
+        (file,), volume = (daemon.state_dir / "volumes").iterdir(), client.volumes.get("data")
+        assert (volume.size, file.stat().st_size) == (size * MIB, size * MIB)
+        assert table_of(file) == [volume.filesystems[0].size_bytes] == [(size - 2) * MIB]
+        assert volume.shrink("32M").size == 32 * MIB
 
 
 def table_of(file: Path) -> list[int]:

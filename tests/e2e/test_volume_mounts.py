@@ -6,6 +6,7 @@ What one may do with a mount inside, and what a path may be, is in tests/kernel/
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -213,8 +214,8 @@ def test_the_command_mounts_shows_and_unmounts(sysproc: Sysproc, box: Container)
     assert sysproc("volume", "create", "data", "--size", "32M").returncode == 0
     assert sysproc("mount", "box", "data:data", "/data", "-o", "noexec").returncode == 0
     (listed,) = json.loads(sysproc("volume", "list", "-o", "json").stdout)
-    where = {"container": box.id, "path": "/data", "filesystem": "data", "read_only": False}
-    assert listed["attached_to"] == [where]
+    where = {"container": box.id, "path": "/data", "filesystem": "data"}
+    assert listed["attached_to"] == [{**where, "read_only": False, "exclusive": False, "direct_io": False}]
     assert b"/data" in sysproc("volume", "inspect", "data").stdout
     refused = sysproc("volume", "delete", "data")
     assert (refused.returncode, b"in use" in refused.stderr) == (1, True)
@@ -234,6 +235,62 @@ def test_a_name_alone_is_the_containers_own_volume_before_the_callers(sysproc: S
     assert sysproc("mount", "box", "data", "/data").returncode == 0
     assert b"no volume named other" in sysproc("mount", "box", "other", "/data").stderr
     assert b"no container nobody" in sysproc("mount", "nobody", "data", "/data").stderr
+
+
+@pytest.mark.vm
+def test_what_is_mounted_exclusively_is_mounted_once(client: Client, daemon: RunningDaemon, box: Container) -> None:
+    other, data = client.create(), client.volumes.create("data", size="32M")
+    data.mount(other, "/data")
+    with pytest.raises(FailedPrecondition, match="in use elsewhere"):
+        data.mount(box, "/data", exclusive=True)
+    client.volumes.unmount(other, "/data")
+    data.mount(box, "/data", exclusive=True)
+    assert [one.exclusive for one in data.refresh().attached_to] == [True]
+    daemon.restart()
+    for exclusive in (False, True):
+        with pytest.raises(FailedPrecondition, match="in use elsewhere"):
+            data.mount(other, "/data", exclusive=exclusive, read_only=True)
+    says(box, "echo kept >/data/file")
+    box.destroy()
+    wait_until(lambda: not data.refresh().attached_to, "it is mounted nowhere")
+    data.mount(other, "/data", exclusive=True)
+    assert says(other, "cat /data/file") == b"kept\n"
+
+
+def test_of_two_that_want_it_exclusively_at_once_one_gets_it(client: Client, box: Container) -> None:
+    other, data = client.create(), client.volumes.create("data", size="32M")
+    with ThreadPoolExecutor(4) as threads:
+        told = [threads.submit(data.mount, one, "/data", exclusive=True) for one in (box, other, box, other)]
+    assert sum(one.exception() is None for one in told) == 1
+    assert {type(error) for one in told if (error := one.exception()) is not None} == {FailedPrecondition}
+    assert len(data.refresh().attached_to) == 1
+
+
+@pytest.mark.vm
+def test_direct_io_is_the_devices_and_so_of_all_its_mounts(
+    client: Client, daemon: RunningDaemon, box: Container
+) -> None:
+    data = client.volumes.create("data", size="32M")
+    data.mount(box, "/with", direct_io=True)
+    data.mount(box, "/same")
+    assert [one.direct_io for one in data.refresh().attached_to] == [True, True]
+    says(box, "head -c 3000000 /dev/urandom >/with/file; sha256sum </with/file >/with/sum")
+    says(box, "sha256sum </same/file | cmp - /same/sum")
+    for path in ("/with", "/same"):
+        client.volumes.unmount(box, path)
+    data.mount(box, "/without")
+    with pytest.raises(FailedPrecondition, match="cannot be mounted with direct I/O"):
+        data.mount(box, "/with", direct_io=True)
+    assert [(one.path, one.direct_io) for one in data.refresh().attached_to] == [(b"/without", False)]
+    says(box, "sha256sum </without/file | cmp - /without/sum")
+
+
+def test_the_command_says_how_it_is_mounted(sysproc: Sysproc, box: Container) -> None:
+    assert sysproc("volume", "create", "data", "--size", "32M").returncode == 0
+    assert sysproc("mount", "box", "data", "/data", "--exclusive", "--direct-io").returncode == 0
+    assert b"rw,exclusive,direct_io" in sysproc("volume", "inspect", "data").stdout
+    refused = sysproc("mount", "box", "data", "/again")
+    assert (refused.returncode, b"in use elsewhere" in refused.stderr) == (1, True)
 
 
 def test_a_container_has_no_more_mounts_than_it_may(client: Client, box: Container) -> None:

@@ -38,7 +38,7 @@ from sysproc.failpoints import failpoint
 from sysproc.isolation.builder import enter_own_mount_namespace, error_of, failure_message
 from sysproc.isolation.root_mount import idmap
 from sysproc.isolation.volumes.decrypted_devices import decrypted_device
-from sysproc.isolation.volumes.devices import device_of
+from sysproc.isolation.volumes.devices import SHARED, Use, device_of
 from sysproc.isolation.volumes.mount_table import mounts_of
 from sysproc.linux.files import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sysproc.linux.mounts import (
@@ -82,13 +82,15 @@ class Wanted:
     noexec: bool
     own_ids: bool
     frame: Path
+    use: Use = SHARED
 
     @classmethod
     def from_values(cls, values: Values) -> "Wanted":
         """As the daemon sends it."""
         known = {name: values[name] for name in ("fstype", "offset", "size", "read_only", "suid", "noexec", "own_ids")}
         path = bytes.fromhex(values["path"])
-        return cls(file=Path(values["file"]), path=path, frame=Path(values["frame"]), **known)
+        use = Use(values.get("exclusive", False), values.get("direct_io", False))
+        return cls(file=Path(values["file"]), path=path, frame=Path(values["frame"]), use=use, **known)
 
     @property
     def attributes(self) -> int:
@@ -130,7 +132,7 @@ def device_for(
     if encrypted is not None:
         place = {"offset": wanted.offset, "size": wanted.size}
         return decrypted_device(wanted.file, {**encrypted, **place}, decrypted)
-    return device_of(wanted.file, wanted.offset, wanted.size)
+    return device_of(wanted.file, wanted.offset, wanted.size, use=wanted.use)
 
 
 def user_namespace(pidfd: int) -> int:

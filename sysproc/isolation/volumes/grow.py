@@ -19,15 +19,14 @@ from typing import Any
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation.builder import enter_own_mount_namespace
-from sysproc.isolation.volumes.devices import device_of
+from sysproc.isolation.volumes.devices import device_in_use
+from sysproc.isolation.volumes.shrink import mounted
 from sysproc.linux.files import syncfs
 from sysproc.linux.loop import loop_set_sizelimit
-from sysproc.linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
 from sysproc.linux.resize import btrfs_resize, ext4_resize_fs, xfs_growfs
 
 Values = Mapping[str, Any]
 
-_FLAGS = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
 RESIZE: dict[str, Callable[[int, int], None]] = {
     "ext4": ext4_resize_fs,
     "btrfs": lambda top, size: btrfs_resize(top, str(size)),
@@ -39,19 +38,12 @@ def grow_mounted(values: Values, _: Sequence[int], __: socket.socket) -> Mapping
     """The job. values: file, fstype, offset, size of the part by now. OSError(EPERM): not without CAP_SYS_RESOURCE."""
     size = values["size"]
     enter_own_mount_namespace()
-    with device_of(Path(values["file"]), values["offset"], size) as device:
+    with device_in_use(Path(values["file"]), values["offset"], size) as device:
         widen(device, size)
         failpoint("volumes.grow.after_device")
-        mounted = new_mount(values["fstype"], {"source": device}, _FLAGS)
-        try:
-            top = os.open(f"/proc/self/fd/{mounted}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                RESIZE[values["fstype"]](top, size)
-                syncfs(top)
-            finally:
-                os.close(top)
-        finally:
-            os.close(mounted)
+        with mounted(values["fstype"], device) as top:
+            RESIZE[values["fstype"]](top, size)
+            syncfs(top)
     return {}
 
 

@@ -156,8 +156,8 @@ def name_from_proto(ref: pb.VolumeRef) -> str:
     return ref.name
 
 
-def growth_from_proto(request: service.GrowVolumeRequest) -> tuple[str, int]:
-    """Which volume shall grow, and to what size."""
+def growth_from_proto(request: service.GrowVolumeRequest | service.ShrinkVolumeRequest) -> tuple[str, int]:
+    """Which volume shall have another size, and what size."""
 
     def read(findings: Findings) -> tuple[str, int]:
         size = aligned(request.size_bytes)
@@ -192,6 +192,8 @@ def mount_from_proto(request: service.MountVolumeRequest) -> tuple[str, WantedMo
             read_only=request.read_only,
             suid=request.suid,
             noexec=request.noexec,
+            exclusive=request.exclusive,
+            direct_io=request.direct_io,
         )
         return request.volume.name, wanted
 
@@ -225,7 +227,12 @@ def volume_to_proto(
 
 def _attachment_to_proto(one: Attachment) -> pb.Attachment:
     return pb.Attachment(
-        container_id=one.container_id, path=one.path, filesystem=one.filesystem, read_only=one.read_only
+        container_id=one.container_id,
+        path=one.path,
+        filesystem=one.filesystem,
+        read_only=one.read_only,
+        exclusive=one.exclusive,
+        direct_io=one.direct_io,
     )
 
 

@@ -180,6 +180,11 @@ class Volume:
         self.message = self._volumes._change_keys(request)
         return self
 
+    def shrink(self, size: int | str) -> "Volume":
+        """Make it so small, at the cost of its last filesystem. Raises FailedPrecondition (in use; too full; xfs)."""
+        self.message = self._volumes._shrink(self.ref, size)
+        return self
+
     def mount(
         self,
         container: Container | str,
@@ -189,12 +194,15 @@ class Volume:
         read_only: bool = False,
         suid: bool = False,
         noexec: bool = False,
+        exclusive: bool = False,
+        direct_io: bool = False,
         secret: Secret = None,
     ) -> None:
         """Mount it, or one of its filesystems by the label, in a container that runs.
 
-        What is missing of the path is made. secret: a passphrase (a text is UTF-8) or what is in a key file, of one
-        that is encrypted and not mounted anywhere yet.
+        What is missing of the path is made. exclusive: nobody else mounts it meanwhile. direct_io: past the host's page
+        cache. secret: a passphrase (a text is UTF-8) or what is in a key file, of one that is encrypted and not mounted
+        anywhere yet.
 
         Raises InvalidArgument (the path), NotFound, PermissionDenied (neither its owner nor below), FailedPrecondition.
         """
@@ -208,6 +216,8 @@ class Volume:
                 suid=bool(suid),
                 noexec=bool(noexec),
                 secret=secret_bytes(secret),
+                exclusive=bool(exclusive),
+                direct_io=bool(direct_io),
             )
         )
 
@@ -314,6 +324,10 @@ class Volumes:
     def _check(self, ref: pb.VolumeRef, *, repair: bool) -> Iterator[Checked]:
         request = service.CheckVolumeRequest(volume=ref, repair=bool(repair))
         return checked(self._connection.stream(self._stub.CheckVolume(request)))
+
+    def _shrink(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:
+        request = service.ShrinkVolumeRequest(volume=ref, size_bytes=size_bytes(size))
+        return self._connection.call(self._stub.ShrinkVolume, request).volume
 
     def _delete(self, ref: pb.VolumeRef) -> None:
         request = service.DeleteVolumeRequest(volume=ref, request_id=str(uuid.uuid4()))

@@ -141,9 +141,7 @@ def inspect_volume(options: Options, name: str, owner: str | None) -> None:
     rows = [(one["label"], one["type"], human_size(one["size"]), one["uuid"], keys(one)) for one in filesystems]
     print_table(("label", "type", "size", "uuid", "key slots"), rows)
     if attached:
-        where = [
-            (one["container"], one["path"], one["filesystem"], "ro" if one["read_only"] else "rw") for one in attached
-        ]
+        where = [(one["container"], one["path"], one["filesystem"], mode(one)) for one in attached]
         print_table(("mounted in", "path", "filesystem", "mode"), where)
 
 
@@ -163,6 +161,19 @@ def grow_volume(options: Options, /, name: str, size: str, owner: str | None, **
     with options.connect() as client:
         found = client.volumes.get(name, owner=owner)
         volume = with_secret(lambda one: found.grow(size, secret=one), given(secret), PASSPHRASE)
+    if options.output == "json":
+        print_json(volume_json(volume))
+
+
+@volume_command.command("shrink")
+@click.argument("name")
+@click.option("--size", metavar="SIZE", required=True, help="What it shall have: 500M.")
+@owner_option
+@click.pass_obj
+def shrink_volume(options: Options, name: str, size: str, owner: str | None) -> None:
+    """Make a volume smaller, at the cost of its last filesystem (ext4, btrfs); refused where it holds more."""
+    with options.connect() as client:
+        volume = client.volumes.get(name, owner=owner).shrink(size)
     if options.output == "json":
         print_json(volume_json(volume))
 
@@ -189,6 +200,8 @@ def delete_volumes(options: Options, names: tuple[str, ...], owner: str | None) 
 @click.argument("path")
 @owner_option
 @click.option("--ro", "read_only", is_flag=True, help="Read-only; in another container than its owner, without ids.")
+@click.option("--exclusive", is_flag=True, help="Nobody else mounts it meanwhile; refused if somebody has.")
+@click.option("--direct-io", is_flag=True, help="Past the host's page cache; refused if it is mounted without.")
 @click.option("-o", "flags", metavar="FLAGS", callback=mount_flags, help="suid (set-uid programs count), noexec.")
 @secret_options()
 @click.pass_obj
@@ -199,20 +212,20 @@ def mount_command(
     volume: str,
     path: str,
     owner: str | None,
-    read_only: bool,
     flags: frozenset[str],
-    **secret: Any,
+    **asked: Any,
 ) -> None:
     """Mount a volume, or one of its filesystems, in a running container: its owner, or one below that.
 
     A name alone is that of the container's own volume; if it has none of that name, of the caller's. The passphrase of
     an encrypted one is needed unless it is mounted already.
     """
-    shown = given(secret)
+    wish = {word: asked.pop(word) for word in ("read_only", "exclusive", "direct_io")}
+    wish |= {"suid": "suid" in flags, "noexec": "noexec" in flags}
+    shown = given(asked)
     name, _, label = volume.partition(":")
     with options.connect() as client:
         found = volume_for(client, ref, name, owner)
-        wish = {"read_only": read_only, "suid": "suid" in flags, "noexec": "noexec" in flags}
         with_secret(lambda one: found.mount(ref, path, filesystem=label, secret=one, **wish), shown, PASSPHRASE)
         if options.output == "json":
             print_json(volume_json(found.refresh()))
@@ -262,6 +275,12 @@ def volume_json(volume: "Volume") -> dict[str, Any]:
     }
 
 
+def mode(attached: dict[str, Any]) -> str:
+    """How it is mounted, for people: `rw,exclusive`."""
+    more = [name for name in ("exclusive", "direct_io") if attached[name]]
+    return ",".join(["ro" if attached["read_only"] else "rw", *more])
+
+
 def attached_json(volume: "Volume") -> list[dict[str, Any]]:
     """Where it is mounted."""
     from sysproc_client._core.values import to_hex
@@ -272,6 +291,8 @@ def attached_json(volume: "Volume") -> list[dict[str, Any]]:
             "path": one.path.decode(errors="backslashreplace"),
             "filesystem": one.filesystem,
             "read_only": one.read_only,
+            "exclusive": one.exclusive,
+            "direct_io": one.direct_io,
         }
         for one in volume.attached_to
     ]
