@@ -44,7 +44,7 @@ def check_trusted(volume: VolumeRow) -> None:
         raise FailedPrecondition(
             f"The volume {volume.name} is not mounted: what is in it was written elsewhere, or as a raw disk.",
             details="A kernel that reads a hostile filesystem can be taken over by it.",
-            resolution="The host can vouch for it, if it knows where it comes from.",
+            resolution="The host can vouch for it, if it knows where it comes from: `sysproc volume trust`.",
             reason="VOLUME_NOT_TRUSTED",
             metadata={"volume": volume.name},
         )

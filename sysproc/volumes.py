@@ -261,6 +261,19 @@ class Volumes:
             with self._settled_later(row):
                 return await self._database.write(lambda c: recorded.shrunk(c, row.id, size_bytes, last_bytes))
 
+    async def trust(self, row: VolumeRow) -> VolumeRow:
+        """The host vouches for what is in it, from now on. Raises FailedPrecondition (in use)."""
+        return await self._once.run(None, lambda: self._trust(row.id))
+
+    async def _trust(self, volume_id: int) -> VolumeRow:
+        async with self._files.lock(volume_id):
+            row = await self._must(volume_id)
+            if row.origin != recorded.FOREIGN:
+                return row
+            await to_end(self._files.check_unused, row)
+            log.warning("the host vouches for what is in a volume", volume=to_hex(row.id), name=row.name)
+            return await self._database.write(lambda c: recorded.set_origin(c, row.id, recorded.TRUSTED))
+
     async def delete(self, row: VolumeRow, request: RequestKey | None = None) -> None:
         """Delete a volume that nothing uses. Raises FailedPrecondition."""
         await self._once.run(request, lambda: self._delete(row.id, request))

@@ -75,6 +75,11 @@ class VolumeService:
             row = await self._volumes.shrink(row, size_bytes)
         return pb.ShrinkVolumeResponse(volume=convert.volume_to_proto(row))
 
+    async def TrustVolume(self, request: pb.TrustVolumeRequest, call: Call) -> pb.TrustVolumeResponse:
+        """See the proto."""
+        row = await self._volumes.get(call.target, convert.name_from_proto(request.volume))
+        return pb.TrustVolumeResponse(volume=convert.volume_to_proto(await self._volumes.trust(row)))
+
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
         """See the proto."""
         name = convert.deletion_from_proto(request)

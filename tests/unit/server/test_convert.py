@@ -122,7 +122,7 @@ def image_verbs() -> Recorder:
 
 
 def volume_verbs() -> Recorder:
-    one = dict.fromkeys(("create", "get", "grow", "shrink"), VOLUME_ROW)
+    one = dict.fromkeys(("create", "get", "grow", "shrink", "trust"), VOLUME_ROW)
     nowhere = {VOLUME_ROW.id: (Attachment(5, b"/data", "data", True, True, True),)}
     page = VolumePage((VOLUME_ROW,), "r1")
     mounts = {"attachments": nowhere, "mount": None, "unmount": None, "running": None}
@@ -160,6 +160,7 @@ BEGIN: dict[str, list[Message]] = {
     "ListVolumes": [volumes.ListVolumesRequest(page_size=1)],
     "GrowVolume": [volumes.GrowVolumeRequest(volume=VolumeRef(name="v"), size_bytes=2**30)],
     "ShrinkVolume": [volumes.ShrinkVolumeRequest(volume=VolumeRef(name="v"), size_bytes=2**30)],
+    "TrustVolume": [volumes.TrustVolumeRequest(volume=VolumeRef(name="v"))],
     "DeleteVolume": [volumes.DeleteVolumeRequest(volume=VolumeRef(name="v"))],
     "MountVolume": [volumes.MountVolumeRequest(volume=VolumeRef(name="v"), path=b"/a")],
     "LockVolume": [volumes.LockVolumeRequest(volume=VolumeRef(name="v"))],
@@ -333,8 +334,8 @@ async def test_every_field_of_a_response_is_set_by_something(service: Any, build
     if name != "ListContainers":
         # Of two ways to end, and of two kinds of users, the rows here show one.
         found |= {"nightos.sysproc.v1.ExitStatus.code", "nightos.sysproc.v1.ApiUsers.all"}
-    if name in ("CreateVolume", "GrowVolume", "ShrinkVolume"):
-        found |= MOUNTED | OPEN  # what was just made, grown or shrunk is mounted nowhere
+    if name in ("CreateVolume", "GrowVolume", "ShrinkVolume", "TrustVolume"):
+        found |= MOUNTED | OPEN  # what was just made, or is in no use, is mounted nowhere
     if name == "ListVolumes":
         found |= {KEY_SLOTS}  # only of one that is asked for by itself
     assert sorted(all_fields(method.output_type) - found) == []

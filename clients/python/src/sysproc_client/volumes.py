@@ -185,6 +185,11 @@ class Volume:
         self.message = self._volumes._shrink(self.ref, size)
         return self
 
+    def trust(self) -> "Volume":
+        """Vouch, as the host, for what is in it: then the kernel mounts it. Raises FailedPrecondition (in use)."""
+        self.message = self._volumes._trust(self.ref)
+        return self
+
     def mount(
         self,
         container: Container | str,
@@ -328,6 +333,9 @@ class Volumes:
     def _shrink(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:
         request = service.ShrinkVolumeRequest(volume=ref, size_bytes=size_bytes(size))
         return self._connection.call(self._stub.ShrinkVolume, request).volume
+
+    def _trust(self, ref: pb.VolumeRef) -> pb.Volume:
+        return self._connection.call(self._stub.TrustVolume, service.TrustVolumeRequest(volume=ref)).volume
 
     def _delete(self, ref: pb.VolumeRef) -> None:
         request = service.DeleteVolumeRequest(volume=ref, request_id=str(uuid.uuid4()))

@@ -178,6 +178,18 @@ def shrink_volume(options: Options, name: str, size: str, owner: str | None) -> 
         print_json(volume_json(volume))
 
 
+@volume_command.command("trust")
+@click.argument("name")
+@owner_option
+@click.pass_obj
+def trust_volume(options: Options, name: str, owner: str | None) -> None:
+    """Vouch for what is in a volume, wherever it comes from: then the kernel mounts it. For the host only."""
+    with options.connect() as client:
+        volume = client.volumes.get(name, owner=owner).trust()
+    if options.output == "json":
+        print_json(volume_json(volume))
+
+
 @volume_command.command("delete")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @owner_option
