@@ -92,7 +92,7 @@ class VolumeMounts:
     def __init__(self, host: Host, held: RunningContainers, frame: Path) -> None:
         self._host, self._held, self._frame = host, held, frame
         self._devices = VolumeDevices(host.state_dir)
-        self._opening = VolumeOpening(host.volume_files, self._devices)
+        self.opening = VolumeOpening(host.volume_files, self._devices)
 
     # -- mount
 
@@ -115,7 +115,7 @@ class VolumeMounts:
             if wanted.exclusive:
                 await self.until_free(Path(values["file"]))
             try:
-                async with self._opening.source(row, at, secret) as source:
+                async with self.opening.source(row, at, secret) as source:
                     with mount_failures(row, wanted.path):
                         await self._host.launcher.run_job(
                             "attach",

@@ -10,7 +10,7 @@ The caller holds the volume's lock (`sysproc.volume_files`). The processes are s
 
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ class VolumeOpening:
 
     def __init__(self, files: VolumeFiles, devices: VolumeDevices) -> None:
         self._files, self._devices = files, devices
+        # Is told of a volume that is open from now on, and given the pidfd of its process.
+        self.on_opened: Callable[[VolumeRow, int], None] = lambda _, pidfd: os.close(pidfd)
 
     @asynccontextmanager
     async def source(self, row: VolumeRow, at: int, secret: SecretBuffer | None) -> AsyncIterator[Source]:
@@ -62,6 +64,7 @@ class VolumeOpening:
             decrypted = await self._open(row, at, must_have(secret, row), file)
             try:
                 yield Source(await to_end(_decrypted, row, at, file, decrypted), (decrypted.file.fd,))
+                self.on_opened(row, os.dup(decrypted.pidfd))
             finally:
                 decrypted.close()
 

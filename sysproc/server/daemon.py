@@ -71,6 +71,7 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         await parts.host.images.recover()
         await Recovery(parts.host, parts.containers).run()
         await parts.volumes.recover()
+        await parts.volume_watch.recover()
         await wiring.ensure_default_image(settings, parts.host.images)
         wiring.answer_on(parts, await parts.listeners.open())
         parts.host.launcher.on_lost = lambda: leave_listeners(parts)
@@ -85,6 +86,7 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         await parts.relay.close()
         await end_if_idle(parts)
         parts.processes.close()
+        parts.volume_watch.close()
         parts.containers.life.held.close()
 
 

@@ -73,6 +73,7 @@ from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_files import VolumeFiles
 from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
+from sysproc.volume_watch import VolumeWatch
 from sysproc.volumes import Volumes
 
 log = structlog.get_logger()
@@ -94,6 +95,7 @@ class Parts:
     containers: Containers
     processes: Processes
     volumes: Volumes
+    volume_watch: VolumeWatch
     lifetimes: Lifetimes
     relay: Relay
     listeners: HostListeners
@@ -212,6 +214,8 @@ def make_parts(
     mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
     frame = settings.runtime_dir / FRAME_NAME
     checks = VolumeChecks(host, Jails(host.launcher, host.uid_ranges, frame, host.owner("import")))
+    watch = VolumeWatch(host, tasks)
+    mounts.opening.on_opened = watch.opened
     keys = VolumeKeys(host, containers.life.held, mounts, tasks)
     verbs = Verbs(containers, processes, volumes, mounts, checks, keys)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
@@ -225,6 +229,7 @@ def make_parts(
         containers=containers,
         processes=processes,
         volumes=volumes,
+        volume_watch=watch,
         lifetimes=lifetimes,
         relay=relay,
         listeners=listeners,

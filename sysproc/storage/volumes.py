@@ -22,7 +22,7 @@ from sysproc.storage import hierarchy, quotas
 from sysproc.storage.events import write_event
 from sysproc.storage.hierarchy import ContainerRow, token_revision
 from sysproc.storage.quotas import Asker
-from sysproc.storage.schema import VOLUMES
+from sysproc.storage.schema import EVENTS, VOLUMES
 
 _V = VOLUMES.c
 CREATING, READY, DELETING = "creating", "ready", "deleting"
@@ -30,6 +30,7 @@ DELETE, REPARENT = "delete", "reparent"
 # Where what is in it comes from: our mkfs made it and nobody had it as raw blocks; the host vouched for it; elsewhere.
 MADE, TRUSTED, FOREIGN = "made", "trusted", "foreign"
 # What of it is encrypted: nothing, what is in each partition, or all of its file, the partition table inside.
+BROKEN = "volume.broken"
 NONE, FILESYSTEMS, WHOLE = "none", "filesystems", "whole"
 # An owner that is one of these gets no volume: it may be gone, with all its traces, at any moment.
 UNSETTLED_OWNERS = ("creating", *hierarchy.DYING)
@@ -237,6 +238,19 @@ def _change(connection: Connection, volume_id: int, kind: str, values: Mapping[s
     revision = write_event(connection, kind, to_hex(volume_id), told)
     connection.execute(update(VOLUMES).where(_V.id == to_hex(volume_id)).values({**values, "revision": revision}))
     return _must(connection, volume_id)
+
+
+def note_broken(connection: Connection, row: VolumeRow, *, again: bool) -> None:
+    """What decrypts it was killed: an event; unless again, only if that is not the last one told of it already."""
+    of_it = select(EVENTS.c.kind).where(EVENTS.c.subject == to_hex(row.id))
+    last = connection.execute(of_it.order_by(EVENTS.c.revision.desc()).limit(1)).scalar()
+    if again or last != BROKEN:
+        write_event(connection, BROKEN, to_hex(row.id), {"name": row.name})
+
+
+def note_opened(connection: Connection, row: VolumeRow) -> None:
+    """It was locked, and is open: an event."""
+    write_event(connection, "volume.unlocked", to_hex(row.id), {"name": row.name})
 
 
 def finish_create(connection: Connection, volume_id: int) -> VolumeRow:

@@ -55,12 +55,7 @@ def given(wanted: Given, prefix: str = "") -> bytes | None:
 
 def read(file: str) -> bytes:
     """All of it."""
-    if file == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(file).read_bytes()
-    except OSError as failure:
-        raise click.ClickException(f"{file}: {failure.strerror}") from failure
+    return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
 
 
 def without_line_end(text: bytes) -> bytes:
