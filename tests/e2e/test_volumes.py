@@ -154,7 +154,7 @@ answer = [own.owner_id, other.owner_id, child.id, [one.name for one in client.vo
         'client.volumes.create("x", size="16M", owner="{0}")',
         'client.volumes.get("data", owner="{0}")',
         'client.volumes.list(below="{0}")',
-        'client.volumes._grow(volume_ref("{0}/data"), "1G")',
+        'client.volumes._grow(volume_ref("{0}/data"), "1G", None)',
         'client.volumes._delete(volume_ref("{0}/data"))',
     ],
 )
