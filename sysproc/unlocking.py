@@ -97,7 +97,10 @@ class Unlocking:
                 raise
 
     async def _asked(self, command: list[str], fds: Mapping[int, int]) -> tuple[bytes, FdSet, int]:
-        """Start a process, and wait for what it reports: nothing, if it was killed. With its pidfd."""
+        """Start a process, and wait for what it reports: nothing, if it was killed. With its pidfd.
+
+        One that has opened nothing has ended then.
+        """
         async with self._turns:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours:
@@ -108,6 +111,8 @@ class Unlocking:
                     async with asyncio.timeout(ANSWER_TIMEOUT_S):
                         await wait_readable(ours.fileno())
                     message, got = recv_with_fds(ours)
+                    if not len(got):
+                        await ended(process.pidfd)
                 except TimeoutError:
                     os.close(process.pidfd)
                     raise too_slow() from None

@@ -2,17 +2,22 @@
 
 import json
 import os
+import pty
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sysproc.storage.vsf.disk import read_disk
+from sysproc.unlocking import AT_A_TIME
 from sysproc_client import (
     Client,
     Container,
@@ -29,7 +34,13 @@ from tests.waiting import is_zombie, wait_until
 
 CRYPTSETUP = shutil.which("cryptsetup") or shutil.which("cryptsetup", path="/usr/sbin:/sbin")
 SECRET, OTHER = "correct horse battery staple", b"\x00\xff another one\n"
-HEADER = 16 << 20
+# Runs a command with what it has as its input as its controlling terminal.
+OWN_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 pytestmark = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="this kernel has no FUSE (/dev/fuse)")
 
 
@@ -64,13 +75,14 @@ def says(box: Container, script: str) -> bytes:
 
 def volume_processes(daemon: RunningDaemon) -> list[int]:
     """Processes that have a file of this daemon's volumes open, whatever they are called."""
-    found = []
+    found, launcher = [], daemon.launcher_pid
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
         try:
             links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
         except OSError:
             continue
-        if pid != daemon.pid and any(link.startswith(str(daemon.state_dir / "volumes")) for link in links):
+        ours = any(link.startswith(str(daemon.state_dir / "volumes")) for link in links)
+        if ours and pid not in (daemon.pid, launcher):
             found.append(pid)
     return [pid for pid in found if not is_zombie(pid)]
 
@@ -283,6 +295,23 @@ def test_no_secret_is_written_down_anywhere(client: Client, daemon: RunningDaemo
         assert b"written-nowhere" not in path.read_bytes(), path
 
 
+def test_few_work_out_keys_at_a_time_whoever_asks(
+    client: Client, sysproc: Sysproc, daemon: RunningDaemon, box: Container
+) -> None:
+    for number in range(5):
+        client.volumes.create(f"v{number}", size="48M", encrypt="fs", secret=SECRET)
+    with ThreadPoolExecutor(5) as threads:
+        tries = [
+            threads.submit(sysproc, "mount", "box", f"v{number}", "/data", "--key-file", "-", input=b"wrong")
+            for number in range(5)
+        ]
+        most = 0
+        while not all(one.done() for one in tries):
+            most = max(most, len(volume_processes(daemon)))
+    assert all(b"opens none" in one.result().stderr for one in tries)
+    assert 0 < most <= AT_A_TIME
+
+
 # -- what dies
 
 
@@ -380,6 +409,38 @@ def test_the_command_creates_mounts_locks_and_changes_keys(sysproc: Sysproc, box
     shown = sysproc("volume", "inspect", "safe").stdout.decode()
     assert "KEY SLOTS" in shown and "unlocked     yes" in shown
     assert sysproc("umount", "box", "/safe").returncode == 0
+
+
+def test_on_a_terminal_it_is_asked_for_unseen_and_a_new_one_twice(
+    sysproc: Sysproc, daemon: RunningDaemon, box: Container
+) -> None:
+    create = ("volume", "create", "safe", "--size", "48M", "--encrypt", "fs")
+    code, shown = at_a_terminal(daemon, create, ["typed", "typos", "typed", "typed"])
+    assert code == 0 and b"typed" not in shown and shown.endswith(b"safe\r\n")
+    code, shown = at_a_terminal(daemon, ("mount", "box", "safe", "/safe"), ["typed"])
+    assert code == 0 and b"typed" not in shown
+    assert sysproc("volume", "lock", "safe", "--force").returncode == 0
+
+
+def at_a_terminal(daemon: RunningDaemon, arguments: tuple[str, ...], answers: list[str]) -> tuple[int, bytes]:
+    """What the command says to a person who answers each of its questions."""
+    ours, theirs = pty.openpty()
+    sysproc = str(Path(sys.executable).with_name("sysproc"))
+    call = [sys.executable, "-c", OWN_TERMINAL, sysproc, "--endpoint", daemon.endpoint, *arguments]
+    with subprocess.Popen(call, stdin=theirs, stdout=theirs, stderr=theirs) as command:
+        os.close(theirs)
+        shown = b""
+        for answer in answers:
+            shown += os.read(ours, 4096)
+            while not shown.endswith(b": "):
+                shown += os.read(ours, 4096)
+            os.write(ours, f"{answer}\n".encode())
+        with suppress(OSError):  # EIO: nobody has the other end any more
+            while more := os.read(ours, 4096):
+                shown += more
+        code = command.wait()
+    os.close(ours)
+    return code, shown
 
 
 @pytest.mark.parametrize(
