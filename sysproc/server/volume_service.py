@@ -65,7 +65,8 @@ class VolumeService:
         row = await self._volumes.get(call.target, name)
         async with self._starts.turn(call.caller.container_id):
             row = await self._volumes.grow(row, size_bytes, call.viewer, secrets.secret_of(request))
-        return pb.GrowVolumeResponse(volume=convert.volume_to_proto(row))
+        attachments = await self._mounts.attachments([row])
+        return pb.GrowVolumeResponse(volume=convert.volume_to_proto(row, attachments[row.id]))
 
     async def ShrinkVolume(self, request: pb.ShrinkVolumeRequest, call: Call) -> pb.ShrinkVolumeResponse:
         """See the proto."""

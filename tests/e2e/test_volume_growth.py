@@ -98,6 +98,7 @@ def test_it_grows_while_it_is_mounted_and_written_to(client: Client, box: Contai
     with box.exec(["sh", "-c", WRITER], stdin=False) as writer:
         assert next(iter(writer)).data == b"on\n"
         assert data.grow(4 * SIZES[kind] * MIB).size == 4 * SIZES[kind] * MIB
+        assert [one.path for one in data.attached_to] == [b"/data"]
         assert room(box) > 3 * before
         says(box, "touch /data/end")
         written = int(b"".join(part.data for part in writer))
