@@ -17,6 +17,7 @@ import structlog
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
+from sysproc.isolation.volumes.raw import clear, raw_devices
 from sysproc.running import RunningContainer
 
 log = structlog.get_logger()
@@ -69,7 +70,19 @@ def release_kernel_parts(host: Host, path: Sequence[str]) -> None:
     """Give back cgroups and uid range of a container that no process is in any more; blocks, idempotent."""
     host.cgroups.open(path).remove()
     failpoint("containers.end.after_cgroup")
+    release_raw(host, path[-1])
     host.uid_ranges.reclaim(host.owner(path[-1]))
+
+
+def release_raw(host: Host, name: str) -> None:
+    """Give back the raw disks of a container (`sysproc.volume_raw`), if it had any; blocks, idempotent."""
+    marker = host.state_dir.container(name).raw
+    if not marker.exists():
+        return
+    for one in raw_devices(host.state_dir.volumes):
+        if one.container == name:
+            clear(one)
+    marker.unlink(missing_ok=True)
 
 
 def remove_all(host: Host, path: Sequence[str]) -> None:
@@ -96,6 +109,7 @@ def take_apart(host: Host, path: Sequence[str]) -> bool:
         cgroup.kill_own()
         return False
     failpoint("containers.destroy.after_cgroup")
+    release_raw(host, path[-1])
     host.uid_ranges.reclaim(host.owner(path[-1]))
     try:
         remove_files(host, path[-1])

@@ -23,11 +23,13 @@ from typing import Any
 from sysproc.errors import SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
+from sysproc.ids import from_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.devices import is_exclusive
 from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
-from sysproc.linux.loop import loop_is_direct, loop_offset
+from sysproc.isolation.volumes.raw import Raw, raw_at
+from sysproc.linux.loop import loop_is_direct, loop_is_read_only, loop_offset
 from sysproc.linux.memory import SecretBuffer
 from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.process_list import pid_inside, read_status
@@ -84,6 +86,7 @@ class Attachment:
     read_only: bool
     exclusive: bool = False
     direct_io: bool = False
+    raw: bool = False
 
 
 class VolumeMounts:
@@ -195,7 +198,7 @@ class VolumeMounts:
 
     def _is_lingering(self, file: Path) -> bool:
         """Whether a loop device has it, or the process that decrypts it, and no container does."""
-        devices = self._devices.of_file(file)
+        devices = {one for one in self._devices.of_file(file) if raw_at(one, file) is None}
         if not devices:
             return self._devices.is_held(file)
         everywhere = (mounted.source for container in self._held.all().values() for mounted in mounts_in(container))
@@ -247,6 +250,10 @@ class VolumeMounts:
                         row, label = devices[mounted.source]
                         one = Attachment(container.id, mounted.point, label, mounted.read_only)
                         found[row.id].append(self._with_use(one, row, mounted.source))
+            for device, (row, label) in devices.items():
+                raw = raw_at(device, self._host.volume_files.path(row))
+                if raw is not None:
+                    found[row.id].append(raw_attachment(raw, row, label))
         return found
 
     def _with_use(self, one: Attachment, row: VolumeRow, device: str) -> Attachment:
@@ -256,6 +263,17 @@ class VolumeMounts:
             return one
         alone = is_exclusive(self._host.volume_files.path(row), offset)
         return replace(one, exclusive=alone, direct_io=loop_is_direct(device))
+
+
+def raw_attachment(raw: Raw, row: VolumeRow, label: str) -> Attachment:
+    """Where a raw disk is (`sysproc.volume_raw`)."""
+    path = b"/dev/vsf/" + node_name(row, label).encode()
+    return Attachment(from_hex(raw.container), path, label, loop_is_read_only(raw.path), exclusive=True, raw=True)
+
+
+def node_name(row: VolumeRow, label: str) -> str:
+    """Below /dev/vsf: the volume's name, and the label where there are several filesystems."""
+    return row.name if len(row.filesystems) == 1 else f"{row.name}.{label}"
 
 
 def filesystem_at(volume: VolumeRow, label: str) -> int:

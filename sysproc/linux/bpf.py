@@ -5,11 +5,13 @@ Only eBPF; the classic BPF of seccomp is in `sysproc.isolation.seccomp_assembler
 """
 
 import errno
+import os
 import struct
+from collections.abc import Sequence
 
 from sysproc.linux.libc import address, buffer, number_of, syscall
 
-BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_DETACH, BPF_PROG_QUERY = 5, 8, 9, 16
+BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_DETACH, BPF_PROG_GET_FD_BY_ID, BPF_PROG_QUERY = 5, 8, 9, 13, 16
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI, BPF_F_REPLACE = 1 << 1, 1 << 2
@@ -24,6 +26,7 @@ _JMP_JEQ_K, _JMP_JNE_K, _JMP_JSET_K, _EXIT = 0x15, 0x55, 0x45, 0x95
 _INSTRUCTION = struct.Struct("<BBhi")
 _LOAD = struct.Struct("=IIQQIIQII16s")
 _ATTACH = struct.Struct("=IIIII")
+_BY_ID = struct.Struct("=III")
 _QUERY = struct.Struct("=IIIIQI")
 _LOG_BYTES = 1 << 16
 _MOST_PROGRAMS = 64  # BPF_CGROUP_MAX_PROGS
@@ -106,9 +109,29 @@ def prog_attach(cgroup_fd: int, prog_fd: int, attach_type: int, flags: int = BPF
     _bpf(BPF_PROG_ATTACH, bytearray(_ATTACH.pack(cgroup_fd, prog_fd, attach_type, flags, 0)), "attach")
 
 
+def prog_put(cgroup_fd: int, prog_fd: int, attach_type: int) -> None:
+    """Attach it in place of the one that is there, if there is one: BPF_F_REPLACE, Linux 5.6."""
+    found = prog_ids(cgroup_fd, attach_type)
+    if not found:
+        prog_attach(cgroup_fd, prog_fd, attach_type)
+        return
+    before = _bpf(BPF_PROG_GET_FD_BY_ID, bytearray(_BY_ID.pack(found[0], 0, 0)), "program by id")
+    try:
+        flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE
+        _bpf(BPF_PROG_ATTACH, bytearray(_ATTACH.pack(cgroup_fd, prog_fd, attach_type, flags, before)), "replace")
+    finally:
+        os.close(before)
+
+
 def prog_query(cgroup_fd: int, attach_type: int) -> int:
     """BPF_PROG_QUERY, Linux 4.15: how many programs are attached to this very cgroup."""
+    return len(prog_ids(cgroup_fd, attach_type))
+
+
+def prog_ids(cgroup_fd: int, attach_type: int) -> Sequence[int]:
+    """The same: their ids."""
     ids = buffer(4 * _MOST_PROGRAMS)
     attributes = bytearray(_QUERY.pack(cgroup_fd, attach_type, 0, 0, address(ids), _MOST_PROGRAMS))
     _bpf(BPF_PROG_QUERY, attributes, "query")
-    return int(_QUERY.unpack(attributes)[5])
+    count = int(_QUERY.unpack(attributes)[5])
+    return struct.unpack_from(f"={count}I", ids.raw)

@@ -87,6 +87,14 @@ def loop_is_direct(device: str) -> bool:
     return _attribute(device, "dio") == 1
 
 
+def loop_is_read_only(device: str) -> bool:
+    """Whether nobody can write to it (sysfs, `ro`)."""
+    try:
+        return Path("/sys/block", Path(device).name, "ro").read_text().strip() == "1"
+    except FileNotFoundError:
+        return False
+
+
 def _attribute(device: str, name: str) -> int | None:
     try:
         return int(Path("/sys/block", Path(device).name, "loop", name).read_text())

@@ -18,6 +18,7 @@ from sysproc.server.starts import Starts
 from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
+from sysproc.volume_raw import RawVolumes
 from sysproc.volumes import Volumes
 
 
@@ -31,11 +32,12 @@ class VolumeService:
         mounts: VolumeMounts,
         checks: VolumeChecks,
         keys: VolumeKeys,
+        raw: RawVolumes,
         starts: Starts,
     ) -> None:
         """starts: what formats, copies, mounts and unlocks waits its turn there, beside what is started."""
         self._containers, self._volumes, self._mounts, self._starts = containers, volumes, mounts, starts
-        self._checks, self._keys = checks, keys
+        self._checks, self._keys, self._raw = checks, keys, raw
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """See the proto."""
@@ -113,6 +115,23 @@ class VolumeService:
             await self._keys.change(row, change)
         attachments, state = await self._mounts.attachments([row]), await self._keys.state(row)
         return pb.ChangeVolumeKeysResponse(volume=convert.volume_to_proto(row, attachments[row.id], state))
+
+    async def AttachVolume(self, request: pb.AttachVolumeRequest, call: Call) -> pb.AttachVolumeResponse:
+        """See the proto."""
+        name, label = convert.raw_from_proto(request)
+        container = await self._containers.running(call.container_named("container"))
+        volume = await self._volumes.get(call.targets["volume.owner"], name)
+        async with self._starts.turn(call.caller.container_id):
+            path = await self._raw.attach(container, volume, label, read_only=request.read_only)
+        return pb.AttachVolumeResponse(path=path)
+
+    async def DetachVolume(self, request: pb.DetachVolumeRequest, call: Call) -> pb.DetachVolumeResponse:
+        """See the proto."""
+        name, label = convert.raw_from_proto(request)
+        container = await self._containers.running(call.container_named("container"))
+        volume = await self._volumes.get(call.targets["volume.owner"], name)
+        await self._raw.detach(container, volume, label, force=request.force)
+        return pb.DetachVolumeResponse()
 
     async def UnmountVolume(self, request: pb.UnmountVolumeRequest, call: Call) -> pb.UnmountVolumeResponse:
         """See the proto."""

@@ -73,6 +73,7 @@ from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_files import VolumeFiles
 from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
+from sysproc.volume_raw import RawVolumes
 from sysproc.volume_watch import VolumeWatch
 from sysproc.volumes import Volumes
 
@@ -217,7 +218,8 @@ def make_parts(
     watch = VolumeWatch(host, tasks)
     mounts.opening.on_opened = watch.opened
     keys = VolumeKeys(host, containers.life.held, mounts, tasks)
-    verbs = Verbs(containers, processes, volumes, mounts, checks, keys)
+    raw = RawVolumes(host, containers.life.held)
+    verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
     ours = our_services(host, verbs, starts)
     health = Health(descriptor.full_name for descriptor, _ in ours)
@@ -261,6 +263,7 @@ class Verbs:
     mounts: VolumeMounts
     checks: VolumeChecks
     keys: VolumeKeys
+    raw: RawVolumes
 
 
 def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
@@ -279,7 +282,10 @@ def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
         (container, ContainerService(verbs.containers, starts)),
         (process, ProcessService(verbs.containers, verbs.processes, starts)),
         (image, ImageService(host.images)),
-        (volume, VolumeService(verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, verbs.keys, starts)),
+        (
+            volume,
+            VolumeService(verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, verbs.keys, verbs.raw, starts),
+        ),
         (system, SystemService(verbs.containers, System(host.cgroups, host.state_dir), permitted)),
     ]
 

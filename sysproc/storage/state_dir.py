@@ -36,6 +36,11 @@ class ContainerDirectory:
         return self.path / "root.vsf"
 
     @property
+    def raw(self) -> Path:
+        """There, if it may have raw disks."""
+        return self.path / "raw"
+
+    @property
     def status(self) -> Path:
         """How its init ended."""
         return self.path / "init.status"

@@ -107,6 +107,18 @@ def resizing(client: Client, _: Acknowledged) -> None:
     owner.destroy()
 
 
+def raw_disks(client: Client, _: Acknowledged) -> None:
+    """One that is taken away again, and one that goes with its container."""
+    owner = client.create(name="raw")
+    volume = client.volumes.create("raw", size="16M", owner=owner)
+    with whatever_fails():
+        volume.attach(owner)
+        volume.detach(owner, force=True)
+    with whatever_fails():
+        volume.attach(owner)
+    owner.destroy()
+
+
 def mounts(client: Client, _: Acknowledged) -> None:
     """Volumes of a container that goes, mounted in it."""
     owner = client.create(name="owner")
@@ -119,7 +131,7 @@ def mounts(client: Client, _: Acknowledged) -> None:
     owner.destroy()
 
 
-_ALL = (images, processes, containers, volumes, resizing, mounts, encrypted)
+_ALL = (images, processes, containers, volumes, resizing, raw_disks, mounts, encrypted)
 WALKS: dict[str, Walk] = {walk.__name__: walk for walk in _ALL}
 
 

@@ -215,7 +215,9 @@ def test_the_command_mounts_shows_and_unmounts(sysproc: Sysproc, box: Container)
     assert sysproc("mount", "box", "data:data", "/data", "-o", "noexec").returncode == 0
     (listed,) = json.loads(sysproc("volume", "list", "-o", "json").stdout)
     where = {"container": box.id, "path": "/data", "filesystem": "data"}
-    assert listed["attached_to"] == [{**where, "read_only": False, "exclusive": False, "direct_io": False}]
+    assert listed["attached_to"] == [
+        {**where, "read_only": False, "exclusive": False, "direct_io": False, "raw": False}
+    ]
     assert b"/data" in sysproc("volume", "inspect", "data").stdout
     refused = sysproc("volume", "delete", "data")
     assert (refused.returncode, b"in use" in refused.stderr) == (1, True)

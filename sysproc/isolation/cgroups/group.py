@@ -9,7 +9,7 @@ has which limits is recorded in `sysproc.storage.hierarchy`; where the tree begi
 
 import errno
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,26 @@ class Cgroup:
             if failure.errno not in _GONE:
                 raise
             return 0
+
+    # -- devices
+
+    def give_block_devices(self, own: Collection[tuple[int, int]], below: Collection[tuple[int, int]]) -> None:
+        """Let its processes open its own block devices, and those of containers below it theirs; and no others.
+
+        For all above it that has to be done first. Raises NotFound if it does not run.
+        """
+        devices = self._means.bound("devices")
+        if devices is None:
+            raise Unimplemented(
+                "This host cannot open single devices to a container: its kernel has no such cgroup controller.",
+                resolution="Mount the volume instead.",
+                reason="NO_CONTROLLER",
+            )
+        try:
+            devices.controller.give(devices.directory(self._node), {*own, *below})
+            devices.controller.give(devices.directory(self._leaf), own)
+        except FileNotFoundError:
+            raise self._gone() from None
 
     # -- processes
 

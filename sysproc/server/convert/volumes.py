@@ -200,6 +200,11 @@ def mount_from_proto(request: service.MountVolumeRequest) -> tuple[str, WantedMo
     return validate.valid(read)
 
 
+def raw_from_proto(request: service.AttachVolumeRequest | service.DetachVolumeRequest) -> tuple[str, str]:
+    """Which volume, and which of its filesystems."""
+    return name_from_proto(request.volume), request.filesystem
+
+
 def unmount_from_proto(request: service.UnmountVolumeRequest) -> bytes:
     """Where a volume shall be unmounted."""
     validate.valid(lambda findings: findings.path("path", request.path))
@@ -233,6 +238,7 @@ def _attachment_to_proto(one: Attachment) -> pb.Attachment:
         read_only=one.read_only,
         exclusive=one.exclusive,
         direct_io=one.direct_io,
+        raw=one.raw,
     )
 
 

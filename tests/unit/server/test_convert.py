@@ -123,9 +123,16 @@ def image_verbs() -> Recorder:
 
 def volume_verbs() -> Recorder:
     one = dict.fromkeys(("create", "get", "grow", "shrink", "trust"), VOLUME_ROW)
-    nowhere = {VOLUME_ROW.id: (Attachment(5, b"/data", "data", True, True, True),)}
+    nowhere = {VOLUME_ROW.id: (Attachment(5, b"/data", "data", True, True, True, True),)}
     page = VolumePage((VOLUME_ROW,), "r1")
-    mounts = {"attachments": nowhere, "mount": None, "unmount": None, "running": None}
+    mounts = {
+        "attachments": nowhere,
+        "mount": None,
+        "unmount": None,
+        "running": None,
+        "attach": b"/dev/vsf/v",
+        "detach": None,
+    }
     state = LockState(unlocked=True, broken=True, key_slots=((1, 2),))
     keys = {"states": {VOLUME_ROW.id: state}, "state": state, "lock": None, "change": None}
     checks = {"check": iter([CHECKED])}
@@ -133,7 +140,7 @@ def volume_verbs() -> Recorder:
 
 
 def volume_service(verbs: Any) -> VolumeService:
-    return VolumeService(verbs, verbs, verbs, verbs, verbs, Starts(1))
+    return VolumeService(verbs, verbs, verbs, verbs, verbs, verbs, Starts(1))
 
 
 def container_service(verbs: Any) -> ContainerService:
@@ -161,6 +168,8 @@ BEGIN: dict[str, list[Message]] = {
     "GrowVolume": [volumes.GrowVolumeRequest(volume=VolumeRef(name="v"), size_bytes=2**30)],
     "ShrinkVolume": [volumes.ShrinkVolumeRequest(volume=VolumeRef(name="v"), size_bytes=2**30)],
     "TrustVolume": [volumes.TrustVolumeRequest(volume=VolumeRef(name="v"))],
+    "AttachVolume": [volumes.AttachVolumeRequest(volume=VolumeRef(name="v"))],
+    "DetachVolume": [volumes.DetachVolumeRequest(volume=VolumeRef(name="v"))],
     "DeleteVolume": [volumes.DeleteVolumeRequest(volume=VolumeRef(name="v"))],
     "MountVolume": [volumes.MountVolumeRequest(volume=VolumeRef(name="v"), path=b"/a")],
     "LockVolume": [volumes.LockVolumeRequest(volume=VolumeRef(name="v"))],

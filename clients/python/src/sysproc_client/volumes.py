@@ -233,6 +233,29 @@ class Volume:
         """
         return self._volumes._check(self.ref, repair=repair)
 
+    def attach(self, container: Container | str, *, filesystem: str = "", read_only: bool = False) -> str:
+        """Give a container that runs this part of it as a raw disk; the device's path there.
+
+        From now on the kernel mounts it no more, before the host vouches for it. Raises FailedPrecondition (in use).
+        """
+        request = service.AttachVolumeRequest(
+            container=owner_ref(container),
+            volume=self.ref,
+            filesystem=text(filesystem, "filesystem"),
+            read_only=bool(read_only),
+        )
+        return os.fsdecode(self._volumes._attach(request))
+
+    def detach(self, container: Container | str, *, filesystem: str = "", force: bool = False) -> None:
+        """Take the raw disk away again. Raises FailedPrecondition (who has it open); force: those are killed."""
+        request = service.DetachVolumeRequest(
+            container=owner_ref(container),
+            volume=self.ref,
+            filesystem=text(filesystem, "filesystem"),
+            force=bool(force),
+        )
+        self._volumes._detach(request)
+
     def delete(self) -> None:
         """Delete it and everything in it. Raises FailedPrecondition (in use)."""
         self._volumes._delete(self.ref)
@@ -333,6 +356,12 @@ class Volumes:
     def _shrink(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:
         request = service.ShrinkVolumeRequest(volume=ref, size_bytes=size_bytes(size))
         return self._connection.call(self._stub.ShrinkVolume, request).volume
+
+    def _attach(self, request: service.AttachVolumeRequest) -> bytes:
+        return self._connection.call(self._stub.AttachVolume, request).path
+
+    def _detach(self, request: service.DetachVolumeRequest) -> None:
+        self._connection.call(self._stub.DetachVolume, request)
 
     def _trust(self, ref: pb.VolumeRef) -> pb.Volume:
         return self._connection.call(self._stub.TrustVolume, service.TrustVolumeRequest(volume=ref)).volume

@@ -8,7 +8,7 @@
 A node is `<root>/…/<id>`: what is set there holds for the container and all below it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 from sysproc.isolation.cgroups.limits import Limits
@@ -25,6 +25,9 @@ class Controller:
 
     def open(self, node: str) -> None:
         """Set what every container has. Idempotent."""
+
+    def give(self, node: str, devices: Collection[tuple[int, int]]) -> None:
+        """Let these block devices be opened (major, minor), and no others."""
 
     def limit(self, node: str, limits: Limits) -> None:
         """Hold the subtree to its field of the limits. Raises FailedPrecondition if it cannot be held now."""

@@ -178,6 +178,38 @@ def shrink_volume(options: Options, name: str, size: str, owner: str | None) -> 
         print_json(volume_json(volume))
 
 
+@volume_command.command("attach")
+@click.argument("ref")
+@click.argument("volume", metavar="VOLUME[:LABEL]")
+@owner_option
+@click.option("--ro", "read_only", is_flag=True, help="It can be read only.")
+@click.pass_obj
+def attach_volume(options: Options, ref: str, volume: str, owner: str | None, read_only: bool) -> None:
+    """Give a running container a volume as a raw disk; prints the device. The kernel mounts it no more from then on."""
+    name, _, label = volume.partition(":")
+    with options.connect() as client:
+        path = volume_for(client, ref, name, owner).attach(ref, filesystem=label, read_only=read_only)
+    if options.output == "json":
+        print_json({"container": ref, "path": path})
+    else:
+        click.echo(escaped(path))
+
+
+@volume_command.command("detach")
+@click.argument("ref")
+@click.argument("volume", metavar="VOLUME[:LABEL]")
+@owner_option
+@click.option("--force", is_flag=True, help="Kills what has it open.")
+@click.pass_obj
+def detach_volume(options: Options, ref: str, volume: str, owner: str | None, force: bool) -> None:
+    """Take a raw disk away from a container again."""
+    name, _, label = volume.partition(":")
+    with options.connect() as client:
+        volume_for(client, ref, name, owner).detach(ref, filesystem=label, force=force)
+    if options.output == "json":
+        print_json({"container": ref, "volume": name})
+
+
 @volume_command.command("trust")
 @click.argument("name")
 @owner_option
@@ -289,7 +321,7 @@ def volume_json(volume: "Volume") -> dict[str, Any]:
 
 def mode(attached: dict[str, Any]) -> str:
     """How it is mounted, for people: `rw,exclusive`."""
-    more = [name for name in ("exclusive", "direct_io") if attached[name]]
+    more = [name for name in ("exclusive", "direct_io", "raw") if attached[name]]
     return ",".join(["ro" if attached["read_only"] else "rw", *more])
 
 
@@ -305,6 +337,7 @@ def attached_json(volume: "Volume") -> list[dict[str, Any]]:
             "read_only": one.read_only,
             "exclusive": one.exclusive,
             "direct_io": one.direct_io,
+            "raw": one.raw,
         }
         for one in volume.attached_to
     ]
