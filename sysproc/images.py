@@ -9,7 +9,6 @@ The tar is spooled first because the filesystem has to be made before it is fill
 
 import asyncio
 import errno
-import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sysproc.archive_size import MAX_ROOT_BYTES, MIB, ROOMS, GzipCounter, Room
+from sysproc.archive_size import MAX_ROOT_BYTES, MIB, ROOMS, Room
+from sysproc.archive_spool import check_digest, spool_archive
 from sysproc.busybox_image import IMAGE_NAME, busybox_tar, is_static
 from sysproc.errors import (
     FailedPrecondition,
@@ -42,7 +42,6 @@ from sysproc.storage.templates import TemplateStore
 from sysproc.storage.vsf.clone import (
     clone_vsf,
     copy_sparse,
-    disk_full_as_domain_error,
     fresh_vsf,
     grow_table,
     new_file,
@@ -153,32 +152,14 @@ class Images:
         """
         spool = os.open(self._state_dir.images, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            digest, size, unpacked_size = await self._spool(spool, chunks, progress)
+            spooled = await spool_archive(spool, chunks, lambda size: progress(Progress(size, 0, 0)))
+            failpoint("images.import.after_spool")
+            digest, size, unpacked_size = spooled.digest, spooled.size, spooled.unpacked_bytes
             check_digest(digest, expected_digest())
             async with self._one_import:
                 return await self._import_spooled(name, spool, digest, unpacked_size, size, replace, progress)
         finally:
             os.close(spool)
-
-    async def _spool(
-        self, spool: int, chunks: AsyncIterator[bytes], progress: Callable[[Progress], None]
-    ) -> tuple[str, int, int]:
-        """Write the tar to the file; its digest, its size, and its size unpacked from gzip."""
-        digest, size, counter = hashlib.sha256(), 0, GzipCounter()
-        async for chunk in chunks:
-            await to_end(self._spool_chunk, spool, chunk)
-            await to_end(counter.feed, chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            progress(Progress(size, 0, 0))
-        failpoint("images.import.after_spool")
-        return digest.hexdigest(), size, counter.unpacked_bytes
-
-    def _spool_chunk(self, spool: int, chunk: bytes) -> None:
-        with disk_full_as_domain_error(self._state_dir.images / "import"):
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(spool, view) :]
 
     async def _import_spooled(
         self,
@@ -306,17 +287,6 @@ class Images:
             yield tar
 
         await self.import_image(IMAGE_NAME, chunks())
-
-
-def check_digest(digest: str, expected: bytes | None) -> None:
-    """Raise InvalidArgument if the client sent something else than it meant to."""
-    if expected is not None and expected.hex() != digest:
-        raise InvalidArgument(
-            "The archive arrived changed: its digest is another.",
-            details=f"Expected {expected.hex()}, got {digest}.",
-            resolution="Send it again.",
-            reason="DIGEST_MISMATCH",
-        )
 
 
 class TooSmall(InvalidArgument):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sysproc.compression import READ_ONLY
 from sysproc.errors import SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
@@ -59,7 +60,7 @@ FREE_TIMEOUT_S = 10.0
 MOST_MOUNTS = 256
 _PAUSE_S = 0.01
 # Of a container's mounts only these can be of a volume: its root cannot mount them from anything else.
-_TYPES = frozenset({"ext4", "btrfs", "xfs"})
+_TYPES = frozenset({"ext4", "btrfs", "xfs", *READ_ONLY})
 _ENDED = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
 
 
@@ -136,17 +137,19 @@ class VolumeMounts:
     ) -> Mapping[str, Any]:
         if sum(self._file_of(one) is not None for one in mounts_in(container)) >= MOST_MOUNTS:
             raise too_many_mounts(MOST_MOUNTS)
+        read_only = wanted.read_only or filesystem.type in READ_ONLY
         return {
             "file": str(self._host.volume_files.path(volume)),
             "fstype": filesystem.type,
+            "options": options_of(filesystem),
             "path": wanted.path.hex(),
-            "read_only": wanted.read_only,
+            "read_only": read_only,
             "suid": wanted.suid,
             "noexec": wanted.noexec,
             "exclusive": wanted.exclusive,
             "direct_io": wanted.direct_io,
             # Others than the owner, if they may only read, get none of its ids: nothing can be said back.
-            "own_ids": not wanted.read_only or container.id == volume.owner_id,
+            "own_ids": not read_only or container.id == volume.owner_id,
             "frame": str(self._frame),
         }
 
@@ -274,6 +277,13 @@ def raw_attachment(raw: Raw, row: VolumeRow, label: str) -> Attachment:
 def node_name(row: VolumeRow, label: str) -> str:
     """Below /dev/vsf: the volume's name, and the label where there are several filesystems."""
     return row.name if len(row.filesystems) == 1 else f"{row.name}.{label}"
+
+
+def options_of(filesystem: Filesystem) -> Mapping[str, str]:
+    """What is said each time that it is mounted: btrfs does not know by itself how it is to compress."""
+    if filesystem.type == "btrfs" and filesystem.compression:
+        return {"compress": filesystem.compression}
+    return {}
 
 
 def filesystem_at(volume: VolumeRow, label: str) -> int:

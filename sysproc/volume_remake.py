@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from sysproc.errors import InvalidArgument
-from sysproc.failpoints import failpoint
 from sysproc.images import FORMAT_TIMEOUT_S, TooSmall, full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.jailed import Jails
@@ -67,7 +66,6 @@ async def remake(jails: Jails, source_fd: int, target: Path, progress: Progress 
             fd, filesystem = await work.part(part, label)
             fds.append(fd)
             filesystems.append(filesystem)
-        failpoint("volumes.remake.after_parts")
         size = least_disk_bytes([one.size_bytes for one in filesystems])
         gpt = plan([Wanted(one.label, one.size_bytes) for one in filesystems], size)
         await to_end(compose, target, gpt, filesystems, fds)

@@ -11,15 +11,16 @@ settled by `recover` at the next start. Which container may name which is settle
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 import structlog
 from sqlalchemy import Connection
 
+from sysproc.compression import READ_ONLY
 from sysproc.encrypted_files import must_have
 from sysproc.errors import ResourceExhausted, SysprocError
 from sysproc.failpoints import failpoint
@@ -49,6 +50,7 @@ class WantedFilesystem:
     label: str
     type: str
     size_bytes: int
+    compression: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Wanted:
     overcommit: bool
     encryption: str = NONE
     secret: SecretBuffer | None = None
+
+
+# Makes the file of a volume that is recorded, whole or not at all.
+Make = Callable[[VolumeRow], Awaitable[None]]
 
 
 class Volumes:
@@ -120,14 +126,29 @@ class Volumes:
                 return await self._create_quickly(new, self._asker(wanted), request)
             async with self._host.storage_lock:
                 row = await self._database.write(lambda c: recorded.insert_volume(c, new, self._asker(wanted)))
-            try:
-                failpoint("volumes.create.after_intention")
-                await self._files.make(row, wanted.secret)
-                failpoint("volumes.create.after_file")
-                return await self._database.write(lambda c: finish_create(c, row.id, request))
-            except BaseException:
-                await self._forget(row, CREATING)
-                raise
+            return await self._made(row, lambda row: self._files.make(row, wanted.secret), request)
+
+    async def create_of(
+        self, wanted: Wanted, size_bytes: int, filesystems: tuple[Filesystem, ...], make: Make
+    ) -> VolumeRow:
+        """A volume whose file is made otherwise, of what is known only now. Raises what creating one raises."""
+        await self._settle_what_is_left()
+        sized = replace(wanted, size_bytes=size_bytes)
+        new = replace(await self._new_row(new_volume_id(), sized), filesystems=filesystems)
+        async with self._files.lock(new.id):
+            async with self._host.storage_lock:
+                row = await self._database.write(lambda c: recorded.insert_volume(c, new, self._asker(sized)))
+            return await self._made(row, make, None)
+
+    async def _made(self, row: VolumeRow, make: Make, request: RequestKey | None) -> VolumeRow:
+        try:
+            failpoint("volumes.create.after_intention")
+            await make(row)
+            failpoint("volumes.create.after_file")
+            return await self._database.write(lambda c: finish_create(c, row.id, request))
+        except BaseException:
+            await self._forget(row, CREATING)
+            raise
 
     async def _create_quickly(self, new: NewVolume, asker: Asker, request: RequestKey | None) -> VolumeRow:
         """Its file first, which takes less time than to record that it shall be: without a record it is a stranger.
@@ -148,7 +169,10 @@ class Volumes:
     async def _new_row(self, volume_id: int, wanted: Wanted) -> NewVolume:
         if not wanted.overcommit:
             await to_end(self._host.state_dir.check_free, wanted.size_bytes)
-        filesystems = [Filesystem(one.label, one.type, one.size_bytes, str(uuid.uuid4())) for one in wanted.filesystems]
+        filesystems = [
+            Filesystem(one.label, one.type, one.size_bytes, str(uuid.uuid4()), one.compression)
+            for one in wanted.filesystems
+        ]
         return NewVolume(
             id=volume_id,
             owner_id=wanted.owner_id,
@@ -191,6 +215,8 @@ class Volumes:
     async def _grow(self, volume_id: int, size_bytes: int, asker: Asker, secret: SecretBuffer | None) -> VolumeRow:
         async with self._files.lock(volume_id):
             row = await self._must(volume_id)
+            if row.filesystems[-1].type in READ_ONLY:
+                raise recorded.never_written(row)
             if size_bytes < row.size_bytes:
                 raise recorded.shrinks(row, size_bytes)
             if size_bytes == row.size_bytes and await to_end(self._resize.is_filled, row):

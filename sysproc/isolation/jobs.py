@@ -10,6 +10,7 @@
     check        file                   a fsck on a part of it, in a jail (`sysproc.isolation.tool_jail`)     its words
     grow_mounted none                   grows one that is in use (`sysproc.isolation.volumes.grow`)
     shrink       file                   shrinks it, in a copy (`sysproc.isolation.volumes.shrink`)       what it needs
+    pack         file, content          mkfs.erofs or mksquashfs of it (`sysproc.isolation.packing`)             {}
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 
@@ -29,6 +30,7 @@ from sysproc.isolation import launcher_protocol as protocol
 from sysproc.isolation import mkfs
 from sysproc.isolation.builder import enter_own_mount_namespace, failure_message
 from sysproc.isolation.jail import unpack, unpack_filesystem
+from sysproc.isolation.packing import pack
 from sysproc.isolation.tool_jail import check
 from sysproc.isolation.tools import run_tool
 from sysproc.isolation.volumes.attach import attach
@@ -137,6 +139,7 @@ JOBS: dict[str, Job] = {
     "unpack": unpack,
     "unpack_filesystem": unpack_filesystem,
     "check": check,
+    "pack": pack,
     "attach": attach,
     "detach": detach,
 }

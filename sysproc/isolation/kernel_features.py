@@ -103,6 +103,12 @@ def _ext4(_: Where) -> None:
     os.close(syscall("fsopen", NR_FSOPEN, b"ext4", 1, target="ext4"))
 
 
+def _read_only_types(_: Where) -> None:
+    """Both. squashfs takes an idmap from 6.2 on, erofs from 5.19 on: that no call tells without a device."""
+    for fstype in ("erofs", "squashfs"):
+        os.close(syscall("fsopen", NR_FSOPEN, fstype.encode(), 1, target=fstype))
+
+
 def _loop(_: Where) -> None:
     os.close(os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC))
 
@@ -191,6 +197,7 @@ FEATURES = (
     Feature("cgroup.kill", "5.14", "freeze, SIGKILL to each, thaw, until none is left", _cgroup_kill),
     Feature("SO_PEERPIDFD", "6.5", "SO_PEERCRED and /proc; refused unless alive afterwards", _peerpidfd),
     Feature("PIDFD_GET_INFO", "6.13", "/proc/PID/cgroup; refused unless alive afterwards", _pidfd_get_info),
+    Feature("erofs and squashfs, MOUNT_ATTR_IDMAP", "6.2", "volumes of that type cannot be mounted", _read_only_types),
     Feature("FICLONE", "4.5", "roots are copied without their holes", _ficlone),
     Feature("RWF_NOWAIT", "4.14", "output is read by a thread", _rwf_nowait),
 )

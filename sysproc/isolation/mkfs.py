@@ -40,6 +40,8 @@ PACKAGES = {
     "btrfs": "btrfs-progs",
     "xfs_repair": "xfsprogs",
     "fsck.erofs": "erofs-utils",
+    "mkfs.erofs": "erofs-utils",
+    "mksquashfs": "squashfs-tools",
 }
 
 

@@ -1,4 +1,4 @@
-"""A jail for a tool of the host that looks at what comes from outside: fsck.
+"""A jail for a tool of the host that reads what comes from outside: fsck; mkfs.erofs and mksquashfs.
 
     job (forked by the launcher; own mount namespace)                  J (its child)
       part of the file -> loop, read-only unless it is to be repaired
@@ -27,6 +27,7 @@ from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, 
 from sysproc.isolation.fsck import FSCK
 from sysproc.isolation.inside import become_root, enter_attached_root, make_it_the_root
 from sysproc.isolation.jail import RLIMITS, map_ids
+from sysproc.isolation.root_mount import idmap, mount_detached
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY, loop_configure
 from sysproc.linux.mounts import (
     AT_FDCWD,
@@ -45,7 +46,7 @@ from sysproc.linux.unix_sockets import send_with_fds
 
 Values = Mapping[str, Any]
 
-IMAGE = "/dev/image"
+IMAGE, CONTENT = "/dev/image", "/content"
 # Of what a tool says: the beginning, where the first error is.
 OUTPUT_BYTES = 32 << 10
 _PROGRAMS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -55,27 +56,54 @@ _NULL = os.makedev(1, 3)
 
 
 def check(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
-    """The job; fds: the file. values: type, mode (`sysproc.isolation.fsck`), the part, the uid range, frame, filter."""
-    command = FSCK[values["type"]].command(values["mode"])
+    """The job; fds: the file. values: type and mode (`sysproc.isolation.fsck`); and those of the jail."""
+    command = [*FSCK[values["type"]].command(values["mode"]), IMAGE]
+    status, output = in_tool_jail(values, fds[0], command, writable=values["mode"] != "look")
+    os.close(fds[0])  # before anybody is told: until then the file is in use
+    return {"status": status, "output": output}
+
+
+def in_tool_jail(
+    values: Values, image: int, command: Sequence[str], *, writable: bool, content: int | None = None
+) -> tuple[int, str]:
+    """The exit status of a tool, and what it has said. values: part of the image, uid range, frame, filter.
+
+    content: a whole file with an ext4 of ours, to be read at /content.
+    """
     program = program_of(command)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     enter_own_mount_namespace()
-    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if values["mode"] == "look" else 0)
-    device, _path = loop_configure(fds[0], offset=values["offset"], size=values["size"], flags=flags)
+    flags = LO_FLAGS_AUTOCLEAR | (0 if writable else LO_FLAGS_READ_ONLY)
+    device, _path = loop_configure(image, offset=values["offset"], size=values["size"], flags=flags)
     reader, writer = os.pipe()
-    live = partial(_inside, values=values, program=program, command=[*command, IMAGE], writer=writer)
+    live = partial(_inside, values=values, program=program, command=command, writer=writer)
     born = bear_as(values["uid_base"], live)
     os.close(writer)
     map_ids(born, values)
-    send_with_fds(born.go, b"GO", [root_with(Path(values["frame"]), os.fstat(device).st_rdev, values["uid_base"])])
+    root = root_with(Path(values["frame"]), os.fstat(device).st_rdev, values["uid_base"])
+    if content is not None:
+        attach_content(born, content, Path(values["frame"]))
+    send_with_fds(born.go, b"GO", [root])
     setns(home, CLONE_NEWNS)
     output = bounded(reader)
     status = ended(born)
-    if values["mode"] != "look":
+    if writable:
         os.fsync(device)
-    for fd in (device, fds[0]):
-        os.close(fd)  # before anybody is told: until then the file is in use
-    return {"status": status, "output": output.decode(errors="replace")}
+    os.close(device)
+    return status, output.decode(errors="replace")
+
+
+def attach_content(born: Born, content: int, frame: Path) -> None:
+    """Let J read what is in this file, with the ids that it has there."""
+    mounted = mount_detached(content, fstype="ext4", offset=0, size=os.fstat(content).st_size)
+    userns = os.open(f"/proc/{born.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    idmap(mounted, userns)
+    os.close(userns)
+    mount_setattr(mounted, "", set_=MOUNT_ATTR_RDONLY)
+    here = Path(f"{frame}{CONTENT}")
+    here.mkdir()
+    move_mount(mounted, AT_FDCWD, here)
+    os.close(mounted)
 
 
 def program_of(command: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ MAY_BE_HOST = frozenset(
         "nightos.sysproc.v1.CreateContainerRequest.parent",
         "nightos.sysproc.v1.ListContainersRequest.below",
         "nightos.sysproc.v1.CreateVolumeRequest.owner",
+        "nightos.sysproc.v1.CreateVolumeFromRequest.Header.owner",
         "nightos.sysproc.v1.ListVolumesRequest.below",
         "nightos.sysproc.v1.VolumeRef.owner",
     }

@@ -24,7 +24,7 @@ class ImageService:
     ) -> AsyncIterator[pb.ImportImageResponse]:
         """See the proto."""
         upload = Upload(requests)
-        header = await upload.header()
+        header = convert.header_from_proto(await upload.header())
 
         def work(told: Callable[[Progress], None]) -> Awaitable[Imported]:
             return self._images.import_image(

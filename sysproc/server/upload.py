@@ -2,21 +2,22 @@
 
     client                          service
       Header (once, first) ────────▶
-      Data … ──────────────────────▶ images.import_image pulls chunk by chunk
+      Data … ──────────────────────▶ the verb pulls chunk by chunk
                          ◀────────── Progress, at most ten a second
       Trailer (digest; optional) ──▶
-                         ◀────────── Imported; or an error
+                         ◀────────── what was made; or an error
 
-What becomes of the tar is decided in `sysproc.images`.
+What becomes of the tar is decided in `sysproc.images` and `sysproc.volume_packing`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
-from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc.errors import InvalidArgument
-from sysproc.images import Imported, Progress
-from sysproc.server import validate
+from sysproc.images import Progress
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 2**20
 DIGEST_BYTES = 32
@@ -24,19 +25,18 @@ PROGRESS_EVERY_S = 0.1
 
 
 class Upload:
-    """The client's side of one import, in the order that it has to have."""
+    """The client's side of one import, in the order that it has to have: messages with `header`, `data`, `trailer`."""
 
-    def __init__(self, parts: AsyncIterator[pb.ImportImageRequest]) -> None:
+    def __init__(self, parts: AsyncIterator[Any]) -> None:
         self._parts = parts
         self._announced, self._received = 0, 0
         self._digest: bytes | None = None
 
-    async def header(self) -> pb.ImportImageRequest.Header:
-        """The first part; raises InvalidArgument if it is another, or names no image."""
+    async def header(self) -> Any:
+        """The first part; raises InvalidArgument if it is another."""
         first = await anext(self._parts, None)
         if first is None or first.WhichOneof("part") != "header":
             raise out_of_order("begins with `header`")
-        validate.valid(lambda findings: findings.name("header.name", first.header.name))
         self._announced = first.header.size_bytes
         return first.header
 
@@ -63,10 +63,9 @@ class Upload:
         return self._digest
 
 
-Work = Callable[[Callable[[Progress], None]], Awaitable[Imported]]
-
-
-async def with_progress(work: Work) -> AsyncIterator[Progress | Imported]:
+async def with_progress(
+    work: Callable[[Callable[[Progress], None]], Awaitable[T]],
+) -> AsyncIterator[Progress | T]:
     """Run the work and tell how far it is, now and then; its result last. It ends with whoever listens."""
     latest: list[Progress] = []
 
@@ -90,6 +89,6 @@ def out_of_order(rule: str) -> InvalidArgument:
     """The error for an upload that does not keep to the order."""
     return InvalidArgument(
         f"An import {rule}.",
-        resolution="See ImportImageRequest: header, data, trailer.",
+        resolution="See the request's message: header, data, trailer.",
         reason="BAD_UPLOAD",
     )

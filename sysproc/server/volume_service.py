@@ -1,23 +1,27 @@
 """VolumeService: each method is proto in, one verb, proto out.
 
 What a method means is said in `proto/nightos/sysproc/v1/volume_service.proto`; the verbs are in `sysproc.volumes`,
-`sysproc.volume_mounts` and `sysproc.volume_checks`. Which container is named as the owner was settled before
-(`sysproc.server.interceptor`).
+`sysproc.volume_mounts`, `sysproc.volume_checks` and `sysproc.volume_packing`. Which container is named as the owner was
+settled before (`sysproc.server.interceptor`).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 
 from nightos.sysproc.v1 import volume_service_pb2 as pb
 from sysproc.containers import Containers
+from sysproc.images import Progress
 from sysproc.server.call import Call
 from sysproc.server.convert import secrets
 from sysproc.server.convert import volume_checks as checks
+from sysproc.server.convert import volume_packing as packing
 from sysproc.server.convert import volumes as convert
 from sysproc.server.starts import Starts
+from sysproc.server.upload import Upload, with_progress
 from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
+from sysproc.volume_packing import Packed, VolumePacking
 from sysproc.volume_raw import RawVolumes
 from sysproc.volumes import Volumes
 
@@ -33,11 +37,12 @@ class VolumeService:
         checks: VolumeChecks,
         keys: VolumeKeys,
         raw: RawVolumes,
+        packing: VolumePacking,
         starts: Starts,
     ) -> None:
         """starts: what formats, copies, mounts and unlocks waits its turn there, beside what is started."""
         self._containers, self._volumes, self._mounts, self._starts = containers, volumes, mounts, starts
-        self._checks, self._keys, self._raw = checks, keys, raw
+        self._checks, self._keys, self._raw, self._packing = checks, keys, raw, packing
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """See the proto."""
@@ -139,6 +144,20 @@ class VolumeService:
         container = await self._containers.running(call.container)
         await self._mounts.unmount(container, path, force=request.force)
         return pb.UnmountVolumeResponse()
+
+    async def CreateVolumeFrom(
+        self, requests: AsyncIterator[pb.CreateVolumeFromRequest], call: Call
+    ) -> AsyncIterator[pb.CreateVolumeFromResponse]:
+        """See the proto."""
+        upload = Upload(requests)
+        wanted = packing.packed_from_proto(await upload.header(), call.target, call.viewer)
+
+        def work(told: Callable[[Progress], None]) -> Awaitable[Packed]:
+            return self._packing.create_from(wanted, upload.chunks(), upload.digest, told)
+
+        async with self._starts.turn(call.caller.container_id):
+            async for update in with_progress(work):
+                yield packing.update_to_proto(update)
 
     async def CheckVolume(self, request: pb.CheckVolumeRequest, call: Call) -> AsyncIterator[pb.CheckVolumeResponse]:
         """See the proto."""

@@ -73,6 +73,7 @@ from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_files import VolumeFiles
 from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
+from sysproc.volume_packing import VolumePacking
 from sysproc.volume_raw import RawVolumes
 from sysproc.volume_watch import VolumeWatch
 from sysproc.volumes import Volumes
@@ -214,12 +215,13 @@ def make_parts(
     lifetimes = Lifetimes(host, containers)
     mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
     frame = settings.runtime_dir / FRAME_NAME
-    checks = VolumeChecks(host, Jails(host.launcher, host.uid_ranges, frame, host.owner("import")))
+    jails = Jails(host.launcher, host.uid_ranges, frame, host.owner("import"))
+    checks, packing = VolumeChecks(host, jails), VolumePacking(host, jails, volumes)
     watch = VolumeWatch(host, tasks)
     mounts.opening.on_opened = watch.opened
     keys = VolumeKeys(host, containers.life.held, mounts, tasks)
     raw = RawVolumes(host, containers.life.held)
-    verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw)
+    verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw, packing)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
     ours = our_services(host, verbs, starts)
     health = Health(descriptor.full_name for descriptor, _ in ours)
@@ -264,6 +266,7 @@ class Verbs:
     checks: VolumeChecks
     keys: VolumeKeys
     raw: RawVolumes
+    packing: VolumePacking
 
 
 def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
@@ -282,12 +285,16 @@ def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
         (container, ContainerService(verbs.containers, starts)),
         (process, ProcessService(verbs.containers, verbs.processes, starts)),
         (image, ImageService(host.images)),
-        (
-            volume,
-            VolumeService(verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, verbs.keys, verbs.raw, starts),
-        ),
+        (volume, volume_service(verbs, starts)),
         (system, SystemService(verbs.containers, System(host.cgroups, host.state_dir), permitted)),
     ]
+
+
+def volume_service(verbs: Verbs, starts: Starts) -> VolumeService:
+    """What answers for volumes: most verbs have a part in it."""
+    return VolumeService(
+        verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, verbs.keys, verbs.raw, verbs.packing, starts
+    )
 
 
 class Reflection:

@@ -39,12 +39,13 @@ NAME_CHARACTERS = 63
 
 @dataclass(frozen=True)
 class Filesystem:
-    """One filesystem of a volume; a UUID of 36 characters."""
+    """One filesystem of a volume; a UUID of 36 characters. compression: `ALGORITHM[:LEVEL]`; empty: none."""
 
     label: str
     type: str
     size_bytes: int
     uuid: str
+    compression: str = ""
 
 
 @dataclass(frozen=True)
@@ -401,4 +402,14 @@ def grows(row: VolumeRow, size_bytes: int) -> InvalidArgument:
         resolution="Ask for a smaller size; `sysproc volume grow` makes it larger.",
         reason="VOLUME_GROWS",
         metadata={"size_bytes": str(row.size_bytes)},
+    )
+
+
+def never_written(row: VolumeRow) -> FailedPrecondition:
+    """Its last filesystem is of a type that is made once."""
+    return FailedPrecondition(
+        f"The {row.filesystems[-1].type} of the volume {row.name} is read-only and cannot grow.",
+        resolution="Create another volume of what shall be in it.",
+        reason="VOLUME_READ_ONLY",
+        metadata={"volume": row.name},
     )

@@ -131,7 +131,14 @@ def mounts(client: Client, _: Acknowledged) -> None:
     owner.destroy()
 
 
-_ALL = (images, processes, containers, volumes, resizing, raw_disks, mounts, encrypted)
+def packed(client: Client, _: Acknowledged) -> None:
+    """A read-only volume, looked at."""
+    with whatever_fails():
+        list(client.volumes.create_from("tools", small_tar()).check())
+    client.volumes.get("tools").delete()
+
+
+_ALL = (images, processes, containers, volumes, packed, resizing, raw_disks, mounts, encrypted)
 WALKS: dict[str, Walk] = {walk.__name__: walk for walk in _ALL}
 
 

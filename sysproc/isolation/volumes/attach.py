@@ -74,6 +74,7 @@ class Wanted:
 
     file: Path
     fstype: str
+    options: Mapping[str, str]
     offset: int
     size: int
     path: bytes
@@ -87,7 +88,8 @@ class Wanted:
     @classmethod
     def from_values(cls, values: Values) -> "Wanted":
         """As the daemon sends it."""
-        known = {name: values[name] for name in ("fstype", "offset", "size", "read_only", "suid", "noexec", "own_ids")}
+        names = ("fstype", "options", "offset", "size", "read_only", "suid", "noexec", "own_ids")
+        known = {name: values[name] for name in names}
         path = bytes.fromhex(values["path"])
         use = Use(values.get("exclusive", False), values.get("direct_io", False))
         return cls(file=Path(values["file"]), path=path, frame=Path(values["frame"]), use=use, **known)
@@ -108,7 +110,7 @@ def attach(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str,
         # Opened in the host's mounts: by its path there a device's file is known, and a namespace's own end with it.
         with device_for(wanted, values.get("encrypted"), decrypted) as device:
             enter_own_mount_namespace()
-            volume = new_mount(wanted.fstype, {"source": device}, wanted.attributes)
+            volume = new_mount(wanted.fstype, {"source": device, **wanted.options}, wanted.attributes)
         stack.callback(os.close, volume)
         failpoint("volumes.attach.after_mount")
         userns = user_namespace(init_pidfd) if wanted.own_ids else user_namespace_without_ids()

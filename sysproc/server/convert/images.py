@@ -41,6 +41,12 @@ def update_to_proto(update: Progress | Imported) -> service.ImportImageResponse:
     return response(imported=imported)
 
 
+def header_from_proto(header: service.ImportImageRequest.Header) -> service.ImportImageRequest.Header:
+    """How an import begins, if it names an image."""
+    validate.valid(lambda findings: findings.name("header.name", header.name))
+    return header
+
+
 def name_from_proto(request: service.DeleteImageRequest) -> str:
     """The image that is named."""
     validate.valid(lambda findings: findings.name("name", request.name))

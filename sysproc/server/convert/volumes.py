@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
+from sysproc.compression import wrong
 from sysproc.encrypted_files import HEADER_BYTES
 from sysproc.errors import PermissionDenied
 from sysproc.server import validate
@@ -34,7 +35,10 @@ TYPES = {
     pb.FILESYSTEM_TYPE_BTRFS: "btrfs",
     pb.FILESYSTEM_TYPE_XFS: "xfs",
 }
-TYPE_NUMBERS = {name: number for number, name in TYPES.items()}
+# Not made empty, but of what is to be in them.
+PACKED_TYPES = {pb.FILESYSTEM_TYPE_EROFS: "erofs", pb.FILESYSTEM_TYPE_SQUASHFS: "squashfs"}
+TYPE_NAMES = {**TYPES, **PACKED_TYPES}
+TYPE_NUMBERS = {name: number for number, name in TYPE_NAMES.items()}
 # What mkfs refuses, and ext4 below which it has no journal.
 LEAST_BYTES = {"ext4": 8 * MIB, "btrfs": 109 * MIB, "xfs": 300 * MIB}
 LABEL_BYTES = {"ext4": 16, "btrfs": 36, "xfs": 12}
@@ -65,13 +69,18 @@ ON_DESTROY_NUMBERS = {name: number for number, name in ON_DESTROY.items()}
 
 def wanted_from_proto(request: service.CreateVolumeRequest, owner: ContainerRow | None, viewer: int | None) -> Wanted:
     """The volume that is asked for, of a container or the host, by a caller in `viewer` (None: the host)."""
-    if request.overcommit and viewer is not None:
+    check_overcommit(request.overcommit, viewer)
+    return validate.valid(lambda findings: read_wanted(request, owner, viewer, findings))
+
+
+def check_overcommit(overcommit: bool, viewer: int | None) -> None:
+    """Raise PermissionDenied unless the caller, in `viewer`, may ask for that."""
+    if overcommit and viewer is not None:
         raise PermissionDenied(
             "Only the host may promise more storage than there is.",
             resolution="Leave `overcommit` out.",
             reason="OVERCOMMIT",
         )
-    return validate.valid(lambda findings: read_wanted(request, owner, viewer, findings))
 
 
 def read_wanted(
@@ -140,14 +149,21 @@ def filesystem_from_proto(
 ) -> WantedFilesystem:
     """One filesystem of this size, of which an encrypted one's header takes a part."""
     kind, label = TYPES.get(message.type, ""), message.label or DEFAULT_LABEL
-    findings.check(kind != "", f"{field}.type", "is no type of a filesystem that can be made")
+    findings.check(kind != "", f"{field}.type", "is no type of a filesystem that can be made empty")
     good = LABEL.fullmatch(label) is not None
     findings.check(good, f"{field}.label", "is no label: 1 to 36 letters, digits, `.`, `_`, `-`, the first no sign")
     if kind:
         most, least = LABEL_BYTES[kind], LEAST_BYTES[kind] + header
         findings.check(not good or len(label) <= most, f"{field}.label", f"is longer than {kind} can have: {most}")
         findings.check(size >= least, f"{field}.size_bytes", f"is {size}: {kind} needs {least} at least")
-    return WantedFilesystem(label, kind, size)
+        check_compression(kind, message.compression, f"{field}.compression", findings)
+    return WantedFilesystem(label, kind, size, message.compression)
+
+
+def check_compression(kind: str, compression: str, field: str, findings: Findings) -> None:
+    """Find what is wrong with how a filesystem of this type shall be compressed; empty is never wrong."""
+    if compression and (why := wrong(kind, compression)):
+        findings.add(field, why)
 
 
 def name_from_proto(ref: pb.VolumeRef) -> str:
@@ -264,7 +280,13 @@ def _to_proto(row: VolumeRow | NewVolume, created_at: float | None) -> pb.Volume
 
 
 def _filesystem_to_proto(one: Filesystem) -> pb.Filesystem:
-    return pb.Filesystem(label=one.label, type=TYPE_NUMBERS[one.type], size_bytes=one.size_bytes, uuid=one.uuid)
+    return pb.Filesystem(
+        label=one.label,
+        type=TYPE_NUMBERS[one.type],
+        size_bytes=one.size_bytes,
+        uuid=one.uuid,
+        compression=one.compression,
+    )
 
 
 def page_to_proto(

@@ -19,9 +19,9 @@ from nightos.sysproc.v1 import image_service_pb2 as images
 from nightos.sysproc.v1 import volume_service_pb2 as volumes
 from nightos.sysproc.v1.container_pb2 import Container
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from nightos.sysproc.v1.volume_pb2 import FILESYSTEM_TYPE_EROFS, Volume, VolumeRef
 from nightos.sysproc.v1.volume_pb2 import Attachment as AttachmentMessage
 from nightos.sysproc.v1.volume_pb2 import Filesystem as FilesystemMessage
-from nightos.sysproc.v1.volume_pb2 import Volume, VolumeRef
 from sysproc.errors import InvalidArgument
 from sysproc.images import Imported, Progress
 from sysproc.server.access import Method, Served, served
@@ -38,6 +38,7 @@ from sysproc.storage.volumes import Page as VolumePage
 from sysproc.volume_checks import Checked
 from sysproc.volume_keys import LockState
 from sysproc.volume_mounts import Attachment
+from sysproc.volume_packing import Packed, WantedPacked
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NEW = NewContainer(
@@ -68,7 +69,7 @@ ROW = ContainerRow(
 EXITED = replace(ROW, exit_code=3, exit_signal=None, api_users="all")
 IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6)
 
-VOLUME = NewVolume(5, 7, "v", 2**30, (Filesystem("data", "xfs", 2**29, UUID),), "reparent", False)
+VOLUME = NewVolume(5, 7, "v", 2**30, (Filesystem("data", "btrfs", 2**29, UUID, "zstd:3"),), "reparent", False)
 CHECKED = Checked("data", "clean", "what it said")
 VOLUME_ROW = VolumeRow(**vars(VOLUME), state="ready", grown_from=None, created_at=1.5, created_revision=1, revision=2)
 
@@ -102,6 +103,12 @@ class Recorder:
         more["progress"](Progress(1, 2, 3))
         await asyncio.sleep(0.15)
         return Imported(IMAGE, existed=True, skipped_devices=3)
+
+    async def create_from(self, asked: WantedPacked, chunks: AsyncIterator[bytes], digest: Any, told: Any) -> Packed:
+        self.heard.append(("create_from", asked, [chunk async for chunk in chunks], digest()))
+        told(Progress(1, 2, 3))
+        await asyncio.sleep(0.15)
+        return Packed(VOLUME_ROW, skipped_devices=3)
 
 
 def container_verbs() -> Recorder:
@@ -157,6 +164,7 @@ SERVICES: list[tuple[Any, Callable[[], Recorder], Callable[[Any], object]]] = [
     (volumes.DESCRIPTOR.services_by_name["VolumeService"], volume_verbs, volume_service),
 ]
 
+FROM = volumes.CreateVolumeFromRequest
 TAR = images.ImportImageRequest(data=b"tar")
 # Requests from which each field is changed in turn; where none is named, an empty one.
 BEGIN: dict[str, list[Message]] = {
@@ -179,6 +187,11 @@ BEGIN: dict[str, list[Message]] = {
         )
     ],
     "UnmountVolume": [volumes.UnmountVolumeRequest(path=b"/a")],
+    "CreateVolumeFrom": [
+        FROM(header=FROM.Header(volume=Volume(name="v", filesystems=[FilesystemMessage(type=FILESYSTEM_TYPE_EROFS)]))),
+        FROM(data=b"tar"),
+        FROM(trailer=FROM.Trailer(digest=bytes(32))),
+    ],
     "CheckVolume": [volumes.CheckVolumeRequest(volume=VolumeRef(name="v"))],
     "DeleteImage": [images.DeleteImageRequest(name="i")],
     "ImportImage": [
@@ -343,7 +356,7 @@ async def test_every_field_of_a_response_is_set_by_something(service: Any, build
     if name != "ListContainers":
         # Of two ways to end, and of two kinds of users, the rows here show one.
         found |= {"nightos.sysproc.v1.ExitStatus.code", "nightos.sysproc.v1.ApiUsers.all"}
-    if name in ("CreateVolume", "GrowVolume", "ShrinkVolume", "TrustVolume"):
+    if name in ("CreateVolume", "CreateVolumeFrom", "GrowVolume", "ShrinkVolume", "TrustVolume"):
         found |= MOUNTED | OPEN  # what was just made, or is in no use, is mounted nowhere
     if name == "ListVolumes":
         found |= {KEY_SLOTS}  # only of one that is asked for by itself

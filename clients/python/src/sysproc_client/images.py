@@ -97,21 +97,38 @@ class Images:
         raise ConnectionError("the service ended the import without a result")
 
 
-class Upload:
-    """The requests of one import: the header, the bytes, their digest.
+class UploadedBytes:
+    """Bytes that are read when gRPC asks for them, in a thread of its own.
 
-    gRPC asks for them in a thread of its own. If reading fails, the call is cancelled: a stream that ended there would
-    be a shorter archive. What went wrong is `failure` then.
+    If reading fails, the call is cancelled: a stream that ended there would be a shorter archive. What went wrong is
+    `failure` then.
     """
 
-    def __init__(self, header: pb.ImportImageRequest.Header, stream: Readable) -> None:
-        self._header, self._stream = header, stream
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
         self._cancel: Future[Callable[[], object]] = Future()
         self.failure: BaseException | None = None
 
     def cancel_with(self, cancel: Callable[[], object]) -> None:
         """How the call is cancelled; there is none yet when the requests are handed over."""
         self._cancel.set_result(cancel)
+
+    def _read(self) -> bytes:
+        try:
+            return bytes(memoryview(self._stream.read(CHUNK)))  # TypeError for a file of text
+        except BaseException as failure:
+            self.failure = failure
+            cancel = self._cancel.result()
+            cancel()
+            return b""
+
+
+class Upload(UploadedBytes):
+    """The requests of one import: the header, the bytes, their digest."""
+
+    def __init__(self, header: pb.ImportImageRequest.Header, stream: Readable) -> None:
+        super().__init__(stream)
+        self._header = header
 
     def requests(self) -> Iterator[pb.ImportImageRequest]:
         """In their order."""
@@ -122,15 +139,6 @@ class Upload:
             yield pb.ImportImageRequest(data=chunk)
         if self.failure is None:
             yield pb.ImportImageRequest(trailer=pb.ImportImageRequest.Trailer(digest=digest.digest()))
-
-    def _read(self) -> bytes:
-        try:
-            return bytes(memoryview(self._stream.read(CHUNK)))  # TypeError for a file of text
-        except BaseException as failure:
-            self.failure = failure
-            cancel = self._cancel.result()
-            cancel()
-            return b""
 
 
 class tar_of:

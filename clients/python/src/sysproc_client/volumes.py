@@ -27,6 +27,7 @@ from sysproc_client._core.values import bad, reference, size_bytes, text, to_hex
 from sysproc_client.connection import Connection
 from sysproc_client.container import Container, as_datetime
 from sysproc_client.volume_checks import Checked, checked
+from sysproc_client.volume_packing import Progress, Source, packed
 
 if TYPE_CHECKING:
     from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
@@ -37,6 +38,8 @@ TYPES = {
     "ext4": pb.FILESYSTEM_TYPE_EXT4,
     "btrfs": pb.FILESYSTEM_TYPE_BTRFS,
     "xfs": pb.FILESYSTEM_TYPE_XFS,
+    "erofs": pb.FILESYSTEM_TYPE_EROFS,
+    "squashfs": pb.FILESYSTEM_TYPE_SQUASHFS,
 }
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 ON_DESTROY = {"delete": pb.VOLUME_ON_DESTROY_DELETE, "reparent": pb.VOLUME_ON_DESTROY_REPARENT}
@@ -274,6 +277,7 @@ class Volumes:
         size: int | str | None = None,
         fs: str = "",
         filesystems: Sequence[Wanted] = (),
+        compress: str = "",
         owner: Owner = None,
         on_destroy: str = "delete",
         overcommit: bool = False,
@@ -284,6 +288,7 @@ class Volumes:
     ) -> Volume:
         """Make a volume: one filesystem of the type `fs` (ext4, btrfs, xfs), or several. Sizes are bytes or `1G`.
 
+        compress: of one of btrfs, `zstd:3`.
         owner: the container whose it will be. on_destroy: delete or reparent. Safe to repeat with the same request_id.
         encrypt: `fs`, each filesystem by itself, or `whole`, all of its file; secret: its first passphrase or key file.
         """
@@ -292,7 +297,7 @@ class Volumes:
         wanted = pb.Volume(
             name=text(name, "name"),
             size_bytes=0 if size is None else size_bytes(size),
-            filesystems=[filesystem(*one) for one in filesystems] or [pb.Filesystem(type=type_number(fs))],
+            filesystems=[filesystem(*one) for one in filesystems] or [filesystem("", fs, compress=compress)],
             on_destroy=policy_number(on_destroy),
             encryption=encryption_number(encrypt),
         )
@@ -322,6 +327,34 @@ class Volumes:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def create_from(
+        self,
+        name: str,
+        source: Source,
+        *,
+        fs: str = "erofs",
+        compress: str = "",
+        label: str = "",
+        owner: Owner = None,
+        on_destroy: str = "delete",
+        overcommit: bool = False,
+        progress: Progress = lambda _: None,
+    ) -> Volume:
+        """Make a read-only volume of a folder, of a tar file (plain or gzip), or of an open one.
+
+        fs: erofs or squashfs. compress: `ALGORITHM[:LEVEL]`, as lz4hc:9, zstd:19. Raises SysprocError, OSError.
+        """
+        wanted = pb.Volume(
+            name=text(name, "name"),
+            filesystems=[filesystem(label, fs, compress=compress)],
+            on_destroy=policy_number(on_destroy),
+        )
+        header = service.CreateVolumeFromRequest.Header(
+            owner=owner_ref(owner), volume=wanted, overcommit=bool(overcommit)
+        )
+        method = self._stub.CreateVolumeFrom
+        return Volume(self, packed(self._connection, method, header, source, progress).volume)
 
     def unmount(self, container: Container | str, path: str | bytes, *, force: bool = False) -> None:
         """Take the volume at a path out of a container. Raises NotFound, FailedPrecondition (who uses it).
@@ -387,17 +420,20 @@ def owner_ref(owner: object) -> ContainerRef | None:
     return None if owner is None else reference(owner)
 
 
-def filesystem(label: object, fstype: object = "", size: object = None) -> pb.Filesystem:
+def filesystem(label: object, fstype: object = "", size: object = None, compress: object = "") -> pb.Filesystem:
     """One filesystem of a volume."""
     return pb.Filesystem(
-        label=text(label, "label"), type=type_number(fstype), size_bytes=0 if size is None else size_bytes(size)
+        label=text(label, "label"),
+        type=type_number(fstype),
+        size_bytes=0 if size is None else size_bytes(size),
+        compression=text(compress, "compression"),
     )
 
 
 def type_number(fstype: object) -> pb.FilesystemType.ValueType:
     """A type by its name."""
     if not isinstance(fstype, str) or fstype not in TYPES:
-        raise bad(fstype, "type of a filesystem", "There are ext4, btrfs and xfs.")
+        raise bad(fstype, "type of a filesystem", "There are ext4, btrfs, xfs, erofs and squashfs.")
     return TYPES[fstype]
 
 

@@ -13,12 +13,14 @@ from sysproc_client.cli.passphrases import given, secret_options, typed, with_se
 from sysproc_client.cli.several import each, printed_at_end
 from sysproc_client.cli.volume_checks import check_command
 from sysproc_client.cli.volume_keys import NEW, PASSPHRASE, lock_command, passwd_command
+from sysproc_client.cli.volume_packing import PACKED_TYPES, compress_option, from_option, packed_volume
 
 if TYPE_CHECKING:
     from sysproc_client.client import Client
     from sysproc_client.volumes import Volume
 
 FS_TYPES = click.Choice(["ext4", "btrfs", "xfs"])
+ALL_TYPES = click.Choice([*FS_TYPES.choices, *PACKED_TYPES])
 owner_option = click.option("--owner", metavar="REF", help="The container that it belongs to. Default: oneself.")
 
 
@@ -58,7 +60,9 @@ def parts(context: click.Context, parameter: click.Parameter, values: tuple[str,
 @volume_command.command("create")
 @click.argument("name")
 @click.option("--size", metavar="SIZE", help="Of the whole: 1G. Not needed where each --part has its size.")
-@click.option("--fs", "fstype", type=FS_TYPES, help="Of its only filesystem. Default: ext4.")
+@click.option("--fs", "fstype", type=ALL_TYPES, help="Of its only filesystem. Default: ext4.")
+@from_option
+@compress_option
 @click.option(
     "--part",
     "filesystems",
@@ -83,8 +87,11 @@ def parts(context: click.Context, parameter: click.Parameter, values: tuple[str,
 )
 @secret_options()
 @click.pass_obj
-def create_volume(options: Options, /, name: str, fstype: str | None, **wanted: Any) -> None:
-    """Make a volume, formatted and empty; prints its name."""
+def create_volume(options: Options, /, name: str, fstype: str | None, source: str | None, **wanted: Any) -> None:
+    """Make a volume, formatted and empty; erofs and squashfs: read-only, of what is --from. Prints its name."""
+    if source is not None or fstype in PACKED_TYPES:
+        echo_volume(options, packed_volume(options, name, fstype or "", source, wanted))
+        return
     if fstype and wanted["filesystems"]:
         raise click.UsageError("--fs is for a volume of one filesystem, --part says the type of each.")
     if not wanted["size"] and not wanted["filesystems"]:
@@ -96,6 +103,11 @@ def create_volume(options: Options, /, name: str, fstype: str | None, **wanted: 
         raise click.UsageError("A passphrase is for encrypted volumes: --encrypt fs, or --encrypt whole.")
     with options.connect() as client:
         volume = client.volumes.create(name, fs=fstype or "", encrypt=encrypt, secret=secret, **wanted)
+    echo_volume(options, volume)
+
+
+def echo_volume(options: Options, volume: "Volume") -> None:
+    """What was made."""
     if options.output == "json":
         print_json(volume_json(volume))
     else:
@@ -138,16 +150,22 @@ def inspect_volume(options: Options, name: str, owner: str | None) -> None:
     for key, value in told.items():
         shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value or ""
         click.echo(f"{key:12} {escaped(str(shown))}".rstrip())
-    rows = [(one["label"], one["type"], human_size(one["size"]), one["uuid"], keys(one)) for one in filesystems]
-    print_table(("label", "type", "size", "uuid", "key slots"), rows)
+    columns = ("label", "type", "size", "compression", "uuid", "key slots")
+    print_table(columns, [tuple(shown_filesystem(one)[name] for name in columns) for one in filesystems])
     if attached:
         where = [(one["container"], one["path"], one["filesystem"], mode(one)) for one in attached]
         print_table(("mounted in", "path", "filesystem", "mode"), where)
 
 
-def keys(filesystem: dict[str, Any]) -> str:
-    """The numbers of the keys that open one, for people."""
-    return ",".join(str(slot) for slot in filesystem["key_slots"])
+def shown_filesystem(one: dict[str, Any]) -> dict[str, str]:
+    """A filesystem for people."""
+    return {
+        **one,
+        "size": human_size(one["size"]),
+        "compression": one["compression"] or "-",
+        "uuid": one["uuid"] or "-",
+        "key slots": ",".join(str(slot) for slot in one["key_slots"]),
+    }
 
 
 @volume_command.command("grow")
@@ -354,6 +372,7 @@ def filesystems_json(volume: "Volume") -> list[dict[str, Any]]:
             "size": one.size_bytes,
             "uuid": one.uuid,
             "key_slots": list(one.key_slots),
+            "compression": one.compression,
         }
         for one in volume.filesystems
     ]
