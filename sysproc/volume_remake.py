@@ -12,7 +12,7 @@ import errno
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,37 +42,44 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Remade:
-    """What a file of others has become. skipped: device nodes and attributes that no container may have."""
+    """What a file of others has become. skipped: device nodes and attributes that no container may have.
+
+    fds: a file for each filesystem; there as long as the block of `remade`.
+    """
 
     size_bytes: int
     filesystems: tuple[Filesystem, ...]
+    fds: tuple[int, ...]
     entries: int
     skipped: int
 
+    def write(self, target: Path) -> None:
+        """The file of a volume, whole or not there; blocks. Raises ResourceExhausted."""
+        gpt = plan([Wanted(one.label, one.size_bytes) for one in self.filesystems], self.size_bytes)
+        compose(target, gpt, self.filesystems, self.fds)
 
-async def remake(jails: Jails, source_fd: int, target: Path, progress: Progress = lambda _: None) -> Remade:
-    """Make a volume's file of ours, at this path, of a file of others.
 
-    Raises InvalidArgument (damaged, or nothing that is read), FailedPrecondition (a tool), ResourceExhausted; nothing
-    is left then.
+@asynccontextmanager
+async def remade(
+    jails: Jails, source_fd: int, directory: Path, progress: Progress = lambda _: None
+) -> AsyncIterator[Remade]:
+    """Copy what is in a file of others into filesystems of ours, on the disk of this directory.
+
+    Raises InvalidArgument (damaged, or nothing that is read), FailedPrecondition (a tool), ResourceExhausted.
+    Nothing is left after the block but what was written then: how large that is can be recorded before.
     """
     parts = await to_end(read_disk, source_fd)
     for part in parts:
         check_read(part)
-    work = _Remaking(jails, source_fd, target.parent, progress)
-    filesystems, fds = [], []
-    try:
+    work = _Remaking(jails, source_fd, directory, progress)
+    with ExitStack() as stack:
+        made = []
         for part, label in zip(parts, labels_of(parts), strict=True):
-            fd, filesystem = await work.part(part, label)
-            fds.append(fd)
-            filesystems.append(filesystem)
+            made.append(await work.part(part, label))
+            stack.callback(os.close, made[-1][0])
+        filesystems = tuple(filesystem for _, filesystem in made)
         size = least_disk_bytes([one.size_bytes for one in filesystems])
-        gpt = plan([Wanted(one.label, one.size_bytes) for one in filesystems], size)
-        await to_end(compose, target, gpt, filesystems, fds)
-    finally:
-        for fd in fds:
-            os.close(fd)
-    return Remade(size, tuple(filesystems), work.entries, work.skipped)
+        yield Remade(size, filesystems, tuple(fd for fd, _ in made), work.entries, work.skipped)
 
 
 class _Remaking:

@@ -19,7 +19,7 @@ from sysproc.jailed import Jails
 from sysproc.storage.vsf.clone import copy_data, fresh_vsf
 from sysproc.storage.vsf.disk import read_disk
 from sysproc.storage.vsf.layout import Wanted, plan
-from sysproc.volume_remake import Remade, remake
+from sysproc.volume_remake import Remade, remade
 from tests.kernel.jails import jails as running_jails
 
 MIB = 1 << 20
@@ -125,9 +125,11 @@ def image(path: Path, options: list[str], size: int, content: Path | None = None
     return path
 
 
-async def remade(jails: Jails, source: Path, target: Path) -> Remade:
+async def remake(jails: Jails, source: Path, target: Path) -> Remade:
     with source.open("rb") as file:
-        return await remake(jails, file.fileno(), target)
+        async with remade(jails, file.fileno(), target.parent) as made:
+            made.write(target)
+            return made
 
 
 def check_flawless(path: Path, tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ async def test_everything_in_an_ext_filesystem_is_there_afterwards(
     with mounted(source) as top:
         wanted = described(top)
     before = source.read_bytes()
-    made = await remade(jails, source, tmp_path / "made.vsf")
+    made = await remake(jails, source, tmp_path / "made.vsf")
     assert source.read_bytes() == before and made.skipped == 0
     with mounted(tmp_path / "made.vsf") as top:
         assert described(top) == wanted
@@ -162,7 +164,7 @@ async def test_everything_in_an_erofs_is_there_afterwards(jails: Jails, content:
     run("mkfs.erofs", "--quiet", source, content)
     with mounted(source, fstype="erofs") as top:
         wanted = described(top)
-    await remade(jails, source, tmp_path / "made.vsf")
+    await remake(jails, source, tmp_path / "made.vsf")
     with mounted(tmp_path / "made.vsf") as top:
         assert described(top) == wanted
 
@@ -178,7 +180,7 @@ async def test_a_partitioned_image_keeps_its_labels_and_order(jails: Jails, tmp_
         for path, partition in zip(alone, gpt.partitions, strict=True):
             with path.open("rb") as one:
                 copy_data(one.fileno(), file.fileno(), partition.offset_bytes)
-    made = await remade(jails, source, tmp_path / "made.vsf")
+    made = await remake(jails, source, tmp_path / "made.vsf")
     assert [one.label for one in made.filesystems] == ["usr", "a_label_longer_t"]
     with (tmp_path / "made.vsf").open("rb") as file:
         parts = read_disk(file.fileno())
@@ -199,7 +201,7 @@ async def test_a_journal_is_replayed_in_a_copy_before(jails: Jails, tmp_path: Pa
         shutil.copyfile(source, cut)
     before = cut.read_bytes()
     assert int.from_bytes(before[1024 + 0x60 : 1024 + 0x64], "little") & 4, "it needs no recovery"
-    await remade(jails, cut, tmp_path / "made.vsf")
+    await remake(jails, cut, tmp_path / "made.vsf")
     assert cut.read_bytes() == before
     with mounted(tmp_path / "made.vsf") as top:
         assert (top / "synced").read_text() == "in the journal"
@@ -210,7 +212,7 @@ async def test_what_does_not_fit_gets_more_room(jails: Jails, tmp_path: Path) ->
     with mounted(source) as top:
         for number in range(11000):
             (top / str(number)).touch()
-    made = await remade(jails, source, tmp_path / "made.vsf")
+    made = await remake(jails, source, tmp_path / "made.vsf")
     assert made.entries > 11000 and made.filesystems[0].size_bytes > 32 * MIB
 
 
@@ -222,7 +224,7 @@ async def test_a_block_that_two_files_have_is_refused_and_nothing_is_left(jails:
     block = run("debugfs", "-R", "bmap first 0", source).split()[-1]
     run("debugfs", "-w", "-R", f"set_inode_field second block[0] {block}", source)
     with pytest.raises(InvalidArgument, match="is used twice"):
-        await remade(jails, source, tmp_path / "made.vsf")
+        await remake(jails, source, tmp_path / "made.vsf")
     assert not (tmp_path / "made.vsf").exists()
 
 
@@ -235,7 +237,7 @@ async def test_what_is_not_read_is_refused_with_the_way_out(jails: Jails, kind: 
     os.truncate(source, 320 * MIB)
     run(f"mkfs.{kind}", "-q", "-f", source)
     with pytest.raises(InvalidArgument, match="--trust") as refused:
-        await remade(jails, source, tmp_path / "made.vsf")
+        await remake(jails, source, tmp_path / "made.vsf")
     assert refused.value.reason == "VOLUME_NOT_READABLE" and kind in refused.value.brief
 
 
@@ -245,4 +247,4 @@ async def test_ids_that_no_container_has_are_refused(jails: Jails, tmp_path: Pat
         (top / "file").touch()
         os.chown(top / "file", 70000, 0)
     with pytest.raises(InvalidArgument, match="70000:0"):
-        await remade(jails, source, tmp_path / "made.vsf")
+        await remake(jails, source, tmp_path / "made.vsf")
