@@ -25,6 +25,7 @@ from sysproc.linux.pidfd import pidfd_getfd
 NEEDED = "none: containers cannot be made"
 _ABSENT = (errno.ENOSYS, errno.ENOTTY, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOENT, errno.EPERM)
 _KEYCTL_NOTHING = 0xFFFF
+_SQUASHFS_IDMAP = (6, 2)
 _NO_FD = 0x7FFFFFFF
 
 
@@ -104,7 +105,9 @@ def _ext4(_: Where) -> None:
 
 
 def _read_only_types(_: Where) -> None:
-    """Both. squashfs takes an idmap from 6.2 on, erofs from 5.19 on: that no call tells without a device."""
+    """Both. Whether one takes an idmap no call tells without a device: squashfs does from 6.2 on, erofs from 5.19 on."""
+    if tuple(int(part) for part in os.uname().release.split(".")[:2]) < _SQUASHFS_IDMAP:
+        raise OSError(errno.ENODEV, "no idmap before Linux 6.2", "squashfs")
     for fstype in ("erofs", "squashfs"):
         os.close(syscall("fsopen", NR_FSOPEN, fstype.encode(), 1, target=fstype))
 

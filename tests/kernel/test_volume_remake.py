@@ -159,9 +159,13 @@ async def test_everything_in_an_ext_filesystem_is_there_afterwards(
 
 
 @pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="mkfs.erofs is not installed")
-async def test_everything_in_an_erofs_is_there_afterwards(jails: Jails, content: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [(), ("-zlz4hc,9",)], ids=["plain", "compressed"])
+async def test_everything_in_an_erofs_is_there_afterwards(
+    jails: Jails, how: tuple[str, ...], content: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "source"
-    run("mkfs.erofs", "--quiet", source, content)
+    (content / "text").write_text("again and again " * 100_000)
+    run("mkfs.erofs", "--quiet", *how, source, content)
     with mounted(source, fstype="erofs") as top:
         wanted = described(top)
     await remake(jails, source, tmp_path / "made.vsf")

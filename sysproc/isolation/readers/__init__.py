@@ -2,7 +2,7 @@
 
     source            bytes of an image, bounded; which blocks were used already
     ext4*             ext2, ext3 and ext4: superblock, inodes, where their blocks are, directories, attributes
-    erofs*            erofs that is not compressed
+    erofs*            erofs, plain or compressed with LZ4 (`lz4`)
     tree              the walk from the root directory on: each file once, hard links after it
 
 Everything here runs in the jail (`sysproc.isolation.jail`) and believes nothing. What is wrong with an image is the

@@ -1,11 +1,12 @@
-"""erofs (Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h), what is not compressed in it.
+"""erofs (Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h).
 
     byte 1024                     superblock
     meta_blkaddr + 32 · number    inode, of 32 or 64 bytes; attributes; perhaps its last, or only, data
     raw_blkaddr                   its whole blocks; or, by chunks, where its inode says
 
-Directories are in `entries`: in each block first all entries, then all names. Files may share chunks, so nothing is
-taken: what one could be made to unpack to is bounded by the filesystem that it is unpacked into.
+Compressed files are read by `sysproc.isolation.readers.erofs_compressed`. Directories are in `entries`: in each block
+first all entries, then all names. Files may share chunks, so nothing is taken: what one could be made to unpack to is
+bounded by the filesystem that it is unpacked into.
 """
 
 import stat
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sysproc.crc32c import over
+from sysproc.isolation.readers.erofs_compressed import COMPACT, FULL, CompressedFile
 from sysproc.isolation.readers.source import Source, broken, number, unsupported
 from sysproc.isolation.readers.tree import MOST_PATH_BYTES, Chunk, Node
 
@@ -24,7 +26,7 @@ _REFUSED = {0x8: "several devices", 0x10: "ztailpacking", 0x20: "fragments", 0x4
 # What says how compressed files are compressed, and chunks.
 _READ = 0x1 | 0x2 | 0x4
 _PLAIN, _INLINE, _CHUNKED = 0, 2, 4
-_COMPRESSED = (1, 3)
+_COMPRESSED = (FULL, COMPACT)
 _COMPACT_BYTES, _EXTENDED_BYTES, _NUMBER_BYTES = 32, 64, 32
 _ATTRIBUTE_HEADER, _SHARED_AT = 12, 4
 _PREFIXES = {
@@ -96,9 +98,7 @@ class ErofsTree:
         layout = number(self._source.read(at, 2), 0, "<H")
         extended, layout = layout & 1, layout >> 1
         raw = self._source.read(at, _EXTENDED_BYTES if extended else _COMPACT_BYTES)
-        if layout in _COMPRESSED:
-            raise unsupported("the filesystem has compressed files, which are not read here")
-        if layout not in (_PLAIN, _INLINE, _CHUNKED):
+        if layout not in (_PLAIN, _INLINE, _CHUNKED, *_COMPRESSED):
             raise broken(f"inode {which} has the unknown layout {layout}")
         count = number(raw, 2, "<H")
         attribute_bytes = _ATTRIBUTE_HEADER + (count - 1) * 4 if count else 0
@@ -153,6 +153,10 @@ class ErofsTree:
         if inode.layout == _CHUNKED:
             yield from self._by_chunks(inode)
             return
+        if inode.layout in _COMPRESSED:
+            index_at = -(-inode.tail // 8) * 8
+            yield from CompressedFile(self._source, self._block_bytes, inode.layout, index_at, inode.node.size).chunks()
+            return
         whole = self._whole_bytes(inode)
         if whole:
             yield Chunk(0, b"", inode.address * self._block_bytes, whole)
@@ -177,8 +181,8 @@ class ErofsTree:
 
     def _data(self, inode: _Inode, at: int, length: int) -> bytes:
         """A part of a directory or link, which is not in chunks, and not across the end of its whole blocks."""
-        if inode.layout == _CHUNKED:
-            raise broken(f"inode {inode.number} is no file, and in chunks")
+        if inode.layout not in (_PLAIN, _INLINE):
+            raise broken(f"inode {inode.number} is no file, and in chunks or compressed")
         whole = self._whole_bytes(inode)
         if at < whole:
             first = self._source.read(inode.address * self._block_bytes + at, min(length, whole - at))

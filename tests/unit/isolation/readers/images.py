@@ -23,6 +23,15 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "ext4 without checksums": ("-t", "ext4", "-O", "^metadata_csum,meta_bg,^resize_inode", "-b", "4096"),
     "ext2": ("-t", "ext2", "-b", "1024"),
 }
+# What mkfs.erofs is told besides.
+EROFS_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "erofs": (),
+    "erofs by lz4": ("-zlz4",),
+    "erofs by lz4hc": ("-zlz4hc,9",),
+    "erofs with a full index": ("-zlz4", "-Elegacy-compress"),
+    "erofs with large blocks": ("-zlz4", "-C65536"),
+}
+NOT_READ = "erofs with large blocks"
 SUPERBLOCK = 1024
 MOST_BYTES, MOST_ENTRIES = 64 * MIB, 10_000
 _CHECKSUMS = 0x400
@@ -45,8 +54,8 @@ def image(name: str) -> bytes:
     with TemporaryDirectory() as directory:
         content, made = Path(directory, "content"), Path(directory, "image")
         fill(content)
-        if name == "erofs":
-            command: list[str | Path] = ["mkfs.erofs", "--quiet", "-T1", made, content]
+        if name in EROFS_OPTIONS:
+            command: list[str | Path] = ["mkfs.erofs", "--quiet", "-T1", *EROFS_OPTIONS[name], made, content]
         else:
             made.touch()
             os.truncate(made, 2 * MIB)
@@ -64,6 +73,7 @@ def fill(content: Path) -> None:
         for at in range(0, 400_000, 40_000):
             file.seek(at)
             file.write(b"x" * 3000)
+    (content / "text").write_text("".join(f"line {number}\n" for number in range(20_000)))
     (content / "link").symlink_to("small")
     (content / "d/long").symlink_to("x/" * 100)
     os.link(content / "large", content / "d/hard")

@@ -9,7 +9,17 @@ import struct
 
 import pytest
 
-from tests.unit.isolation.readers.images import OPTIONS, SUPERBLOCK, changed, erofs_summed, image, read
+from sysproc.isolation.readers.lz4 import decompressed
+from tests.unit.isolation.readers.images import (
+    EROFS_OPTIONS,
+    NOT_READ,
+    OPTIONS,
+    SUPERBLOCK,
+    changed,
+    erofs_summed,
+    image,
+    read,
+)
 
 BLOCK = 1024
 EROFS_ROOT = SUPERBLOCK + 14
@@ -20,12 +30,13 @@ def field(data: bytes, at: int, form: str = "<I") -> int:
     return value
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, "erofs"])
+@pytest.mark.parametrize("name", [*OPTIONS, *(name for name in EROFS_OPTIONS if name != NOT_READ)])
 def test_files_come_out_as_they_went_in(name: str) -> None:
     found = read(name, image(name))
     assert found[b"/small"] == b"hi" and found[b"/large"] == bytes(range(256)) * 1500
     assert len([one for one in found if one.startswith(b"/d/many/")]) == 60
-    assert found[b"/sparse"].count(b"x") == 30_000
+    assert found[b"/sparse"].count(b"x") == 30_000 and found[b"/text"].endswith(b"line 19999\n")
+    assert len(found[b"/text"].splitlines()) == 20_000
 
 
 EXT4 = {
@@ -92,7 +103,7 @@ def test_a_tree_of_blocks_that_comes_back_to_itself_is_refused() -> None:
 
 
 def test_a_file_that_is_cut_off_is_refused() -> None:
-    for name in (*OPTIONS, "erofs"):
+    for name in (*OPTIONS, "erofs", "erofs by lz4"):
         for kept in (0, 1024, 2047, 5000):
             with pytest.raises(OSError, match=r"outside|superblock|cut off|claims") as refused:
                 read(name, image(name)[:kept])
@@ -127,10 +138,42 @@ def test_a_superblock_of_erofs_that_changed_is_noticed() -> None:
         read("erofs", bytes(data))
 
 
-def test_compressed_files_of_erofs_are_refused_for_that() -> None:
+def test_a_directory_that_says_to_be_compressed_is_refused() -> None:
     data = bytearray(image("erofs"))
     root = field(bytes(data), SUPERBLOCK + 40) * 4096 + field(bytes(data), EROFS_ROOT, "<H") * 32
     data[root] = data[root] & 1 | 1 << 1
-    with pytest.raises(OSError, match="compressed") as refused:
+    with pytest.raises(OSError, match="no file, and in chunks or compressed") as refused:
         read("erofs", erofs_summed(bytes(data)))
+    assert refused.value.errno == errno.EBADMSG
+
+
+def test_what_is_compressed_in_another_way_is_refused_for_that() -> None:
+    with pytest.raises(OSError, match="big pclusters") as refused:
+        read("erofs", image(NOT_READ))
     assert refused.value.errno == errno.EOPNOTSUPP
+
+
+BLOCKS = {
+    "nothing": b"",
+    "literals that are not there": b"\xf0\xff\xff",
+    "a copy from before the beginning": b"\x10a\x05\x00",
+    "a copy from nowhere": b"\x10a\x00\x00",
+    "an offset that is cut off": b"\x10a\x01",
+    "an end that comes too early": b"\x10a",
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_compressed_data_that_makes_no_sense_is_refused(case: str) -> None:
+    with pytest.raises(OSError, match="compressed data") as refused:
+        decompressed(BLOCKS[case], 1000)
+    assert refused.value.errno == errno.EBADMSG
+
+
+def test_no_more_is_decompressed_than_is_asked_for() -> None:
+    """One byte, then a copy of it as long as a block can say."""
+    bomb = b"\x1fa\x01\x00" + b"\xff" * 4000 + b"\x00"
+    assert decompressed(bomb, 10) == b"a" * 10
+    assert decompressed(bomb, 1_000_000) == b"a" * 1_000_000
+    with pytest.raises(OSError, match="ends too early"):
+        decompressed(bomb, 2_000_000)
