@@ -105,7 +105,7 @@ def _ext4(_: Where) -> None:
 
 
 def _read_only_types(_: Where) -> None:
-    """Both. Whether one takes an idmap no call tells without a device: squashfs does from 6.2 on, erofs from 5.19 on."""
+    """Both. Whether one takes an idmap no call tells without a device: squashfs does from 6.2 on, erofs before."""
     if tuple(int(part) for part in os.uname().release.split(".")[:2]) < _SQUASHFS_IDMAP:
         raise OSError(errno.ENODEV, "no idmap before Linux 6.2", "squashfs")
     for fstype in ("erofs", "squashfs"):
