@@ -48,6 +48,7 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "umount": ("a /data", lambda it: it["path"] == "/data"),
     "volume grow": ("a/data --size 32M", lambda it: it["size"] == 32 << 20),
     "volume inspect": ("a/data", lambda it: it["attached_to"] == [] and it["filesystems"][0]["label"] == "data"),
+    "volume check": ("a/data", lambda it: [(one["filesystem"], one["result"]) for one in it] == [("data", "clean")]),
     "volume delete": ("a/data", lambda it: it == ["a/data"]),
     "destroy": ("a/b", lambda it: len(it) == 1 and len(it[0]) == 16),
     "whoami": ("", lambda it: it["authority"] is True),
