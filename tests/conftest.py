@@ -1,4 +1,4 @@
-"""Markers and options of all tests: who needs root, how much of the virtual machines to run.
+"""Markers and options of all tests: who needs root, how much of what takes long to run.
 
 Fixtures belong to the suite that uses them; the leak check that suites share is `tests.leaks`.
 """
@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="short",
         help="how much of the kernel and e2e tests the virtual machine runs: a few minutes, or everything",
     )
+    parser.addoption("--cuts", type=int, default=3, help="how many power cuts tests/crash takes under one load")
 
 
 def pytest_configure(config: pytest.Config) -> None:
