@@ -12,6 +12,7 @@ What is recorded, and when, is in `sysproc.volumes`; who owns what in `sysproc.s
 import asyncio
 import errno
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -50,6 +51,8 @@ from sysproc.unlocking import Unlocking
 # Of these a copy becomes one of its own by another UUID in its superblocks; btrfs and xfs have theirs everywhere.
 FROM_TEMPLATES = frozenset({"ext4"})
 GROW_TIMEOUT_S = 3600.0
+# From a job's answer to the end of its process.
+JOB_ENDS_S, _PAUSE_S = 1.0, 0.005
 _DAMAGED = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 
@@ -157,14 +160,18 @@ class VolumeFiles:
     # -- use and end
 
     def check_unused(self, row: VolumeRow) -> None:
-        """Raise FailedPrecondition, with what uses it, for a file that the kernel or a process has open. Blocks."""
-        fd = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC)
+        """Raise FailedPrecondition, with what uses it, for a file that the kernel or a process has open. Blocks.
+
+        A job of ours that has answered has it for a moment still: its end is waited for.
+        """
+        fd, deadline = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC), time.monotonic() + JOB_ENDS_S
         try:
-            used = is_open_elsewhere(fd)
+            while is_open_elsewhere(fd):
+                if (devices := loops_backed_by(self.path(row))) or time.monotonic() > deadline:
+                    raise in_use(row, devices or ["a process has its file open"])
+                time.sleep(_PAUSE_S)
         finally:
             os.close(fd)
-        if used:
-            raise in_use(row, loops_backed_by(self.path(row)) or ["a process has its file open"])
 
     def remove(self, row: VolumeRow | NewVolume) -> None:
         """Remove its file; nothing happens if there is none. Blocks."""

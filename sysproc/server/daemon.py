@@ -78,7 +78,7 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
         gc.freeze()
         await parts.health.set(serving=True)
         parts.relay.accept()
-        async with ended_at_exit(parts.lifetimes.run()):
+        async with ended_at_exit(parts.lifetimes.run()), ended_at_exit(parts.disk_watch.run()):
             yield
     finally:
         await parts.tasks.wait()

@@ -28,6 +28,7 @@ from nightos.sysproc.v1 import (
 )
 from sysproc.busybox_image import DEFAULT_PROGRAM
 from sysproc.containers import Containers
+from sysproc.disk_watch import DiskWatch
 from sysproc.errors import FailedPrecondition
 from sysproc.exec_output import output_bytes
 from sysproc.host import Host, Sockets
@@ -99,6 +100,7 @@ class Parts:
     volumes: Volumes
     volume_watch: VolumeWatch
     lifetimes: Lifetimes
+    disk_watch: DiskWatch
     relay: Relay
     listeners: HostListeners
     health: Health
@@ -235,6 +237,7 @@ def make_parts(
         volumes=volumes,
         volume_watch=watch,
         lifetimes=lifetimes,
+        disk_watch=DiskWatch(host.state_dir.path, host.database),
         relay=relay,
         listeners=listeners,
         health=health,

@@ -8,13 +8,16 @@ import gzip
 import io
 import os
 import shutil
+import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
 from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from sysproc_client import Client, Container, LimitExceeded, SysprocError
 from tests.archives import Archive
@@ -135,6 +138,58 @@ def test_a_volume_that_cannot_grow_for_want_of_room_is_as_it_was(
     assert volume.refresh().size == 400 << 20 and file.read_bytes() == before
     assert volume.grow("600M").size == 600 << 20
     volume.delete()
+
+
+# Small pieces, each synced: until one does not fit. A piece takes longer than the watch of the disk allows it to.
+FILL = """
+n=0
+while why=$(dd if=/dev/zero of=/data/$n bs=16k count=1 conv=fsync 2>&1); do n=$((n+1)); done
+echo "$why" >&2; echo $n
+"""
+
+
+def clean(file: Path) -> bool:
+    """Whether fsck has nothing to say of the filesystem in a volume's file, once its journal is replayed."""
+    with file.open("r+b") as opened:
+        device_fd, device = loop_configure(opened.fileno(), offset=1 << 20, size=0, flags=LO_FLAGS_AUTOCLEAR)
+    try:
+        subprocess.run(["e2fsck", "-p", device], capture_output=True, check=False)
+        return subprocess.run(["e2fsck", "-fn", device], capture_output=True, check=False).returncode == 0
+    finally:
+        os.close(device_fd)
+
+
+def events(daemon: RunningDaemon) -> list[str]:
+    """The kinds of all that were recorded of the host."""
+    with closing(sqlite3.connect(f"file:{daemon.state_dir / 'sysproc.db'}?mode=ro", uri=True)) as database:
+        return [
+            kind for (kind,) in database.execute("SELECT kind FROM events WHERE subject = 'host' ORDER BY revision")
+        ]
+
+
+def test_a_disk_that_gets_full_is_enospc_inside_an_event_outside_and_no_damage(
+    client: Client, daemon: RunningDaemon, ballast: Path
+) -> None:
+    box = client.create(overcommit=True)
+    data = client.volumes.create("data", size="200M", overcommit=True)
+    (file,) = (daemon.state_dir / "volumes").iterdir()
+    data.mount(box, "/data")
+    before = len(events(daemon))
+    fill(ballast, left=24 << 20)
+    result = box.run(["sh", "-c", FILL])
+    assert b"No space left on device" in result.stderr
+    assert events(daemon)[before:] == ["disk.full"]
+    assert "the host's disk is full" in daemon.log_text()
+    ballast.unlink()
+    wait_until(lambda: events(daemon)[before:] == ["disk.full", "disk.room"], "there is room again")
+    assert box.run(["sh", "-c", "rm /data/0; dd if=/dev/zero of=/data/0 bs=16k count=1 conv=fsync"]).exit_code == 0
+    client.volumes.unmount(box, "/data")
+    assert clean(file)
+    data.mount(box, "/data")
+    whole = box.run(["sh", "-c", "find /data -type f -size 16k | wc -l"])
+    assert int(whole.stdout) == int(result.stdout)
+    box.destroy()
+    data.delete()
 
 
 def test_what_runs_goes_on_and_can_be_destroyed(client: Client, ballast: Path) -> None:
