@@ -1,7 +1,7 @@
 """`python -m benchmarks`: start a daemon of its own in a temporary directory, time everything, print tables.
 
-Needs root. What is timed is in `benchmarks.lifecycle`, `benchmarks.cascade` and `benchmarks.idle`, how in
-`benchmarks.measure`.
+Needs root. What is timed is in `benchmarks.lifecycle`, `benchmarks.cascade`, `benchmarks.volumes` and
+`benchmarks.idle`, how in `benchmarks.measure`.
 """
 
 import json
@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import flood, intercepted, lifecycle, parts, peers
+from benchmarks import flood, intercepted, lifecycle, parts, peers, volumes
 from benchmarks.cascade import Cascade, Floor, cascade, floor
 from benchmarks.idle import Idle, idle
 from benchmarks.measure import Timing
@@ -41,6 +41,17 @@ def flood_table(timings: Sequence[Timing]) -> Table:
         quiet = timings[number - number % 2].percentile_ms(0.99)
         p99 = one.percentile_ms(0.99)
         drawn.add_row(one.contender, f"{one.median_ms:.2f}", f"{p99:.2f}", f"{p99 / quiet:.2f}")
+    return drawn
+
+
+def io_table(found: Sequence[volumes.Io]) -> Table:
+    """What a volume does beside the disk that its file is on."""
+    drawn = Table(
+        "job", "volume", "host", "ratio", title="I/O on a volume, and on the host's disk", title_justify="left"
+    )
+    for one in found:
+        name = f"{one.job}, {'direct' if one.direct else 'buffered'}"
+        drawn.add_row(name, f"{one.volume:.0f} {one.unit}", f"{one.host:.0f} {one.unit}", f"{one.ratio:.2f}")
     return drawn
 
 
@@ -85,6 +96,8 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
                 "exec /bin/true": lifecycle.exec_true(client, Path(directory), root, runs),
                 "create, destroy": lifecycle.create_and_destroy(client, runs),
                 "a tree of 100": lifecycle.tree_of_100(client, 3),
+                "making volumes": volumes.making(client, runs),
+                "mounting volumes": volumes.mounting(client, runs),
                 "filters of system calls": parts.filters(runs),
                 "making a filter": parts.compiling(runs),
                 "claim a uid range": parts.claims(runs),
@@ -92,6 +105,8 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
             }
             for title, timings in results.items():
                 console.print(table(title, timings))
+            console.print(io_table(volumes.io(client, daemon.directory)))
+            console.print(f"memory of a mounted volume: {volumes.memory_of_mounts(client):.0f} KiB")
             results["flood"] = flood.flood(client)
             console.print(flood_table(results["flood"]))
             trees = [cascade(client, daemon.pid, count) for count in (10, 100, largest) if count <= largest]
