@@ -147,7 +147,7 @@ def volume_verbs() -> Recorder:
 
 
 def volume_service(verbs: Any) -> VolumeService:
-    return VolumeService(verbs, verbs, verbs, verbs, verbs, verbs, Starts(1))
+    return VolumeService(verbs, verbs, verbs, verbs, verbs, verbs, verbs, Starts(1))
 
 
 def container_service(verbs: Any) -> ContainerService:
