@@ -21,13 +21,13 @@ from sysproc.failpoints import failpoint
 from sysproc.images import FORMAT_TIMEOUT_S, full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.linux.memory import SecretBuffer
+from sysproc.sparse import copy_sparse
 from sysproc.storage.decrypted.opening import Decrypted
 from sysproc.storage.luks.edit import DATA_OFFSET
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import open_volume
 from sysproc.storage.volumes import FILESYSTEMS, NONE, WHOLE, Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import (
-    copy_sparse,
     disk_full_as_domain_error,
     fresh_vsf,
     give_name,

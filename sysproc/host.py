@@ -6,7 +6,9 @@ Built once by the daemon's wiring (`sysproc.server.daemon`); no decision belongs
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Any
 
+from sysproc.held_files import HeldFiles
 from sysproc.images import Images
 from sysproc.isolation.cgroups import CgroupTree
 from sysproc.isolation.launcher_client import Launcher
@@ -43,6 +45,9 @@ class Host:
     sockets: Sockets
     # Of these containers, what is kept of their processes' output, in bytes (`sysproc.exec_output`); blocks.
     output_bytes: Callable[[Collection[int]], int]
+    # What is sent and received at the moment; it counts in `output_bytes`.
+    exports: HeldFiles[Any]
+    imports: HeldFiles[Any]
     # The ids of containers whose storage is limited, so that most processes start without asking the database.
     storage_limited: set[str] = field(default_factory=set)
     # Held from looking at what is used to having used it.

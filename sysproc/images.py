@@ -34,6 +34,7 @@ from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from sysproc.isolation.launcher_protocol import FRAME_NAME
 from sysproc.isolation.seccomp_profiles import compile_profile
 from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.sparse import copy_sparse
 from sysproc.storage import images as recorded
 from sysproc.storage.database import Database
 from sysproc.storage.images import Content, Image
@@ -41,7 +42,6 @@ from sysproc.storage.state_dir import ContainerDirectory, StateDir
 from sysproc.storage.templates import TemplateStore
 from sysproc.storage.vsf.clone import (
     clone_vsf,
-    copy_sparse,
     fresh_vsf,
     grow_table,
     new_file,

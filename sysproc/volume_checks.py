@@ -19,9 +19,10 @@ from sysproc.images import full_disk_as_enospc, job_failures
 from sysproc.isolation.fsck import CLEAN, DAMAGED, FSCK, REPAIRED, verdict
 from sysproc.isolation.tool_jail import OUTPUT_BYTES
 from sysproc.jailed import Jails
+from sysproc.sparse import copy_sparse
 from sysproc.storage import volumes as recorded
 from sysproc.storage.volumes import READY, VolumeRow
-from sysproc.storage.vsf.clone import copy_sparse, disk_full_as_domain_error, unnamed_file
+from sysproc.storage.vsf.clone import disk_full_as_domain_error, unnamed_file
 from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.to_end import to_end
 from sysproc.volume_files import put_in_place

@@ -18,6 +18,7 @@ from sysproc.linux.files import f_ofd_getlk
 from sysproc.linux.loop import loops_backed_by, loops_by_file
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.volumes import NONE, WHOLE, VolumeRow
+from sysproc.storage.vsf.disk import read_disk
 from sysproc.storage.vsf.gpt import read_gpt
 
 
@@ -111,7 +112,7 @@ class VolumeDevices:
         except FileNotFoundError:
             return None
         with opened(self._path(row), os.O_RDONLY) as fd:
-            at = [one.offset_bytes for one in read_gpt(fd).partitions].index(offset)
+            at = [one.offset_bytes for one in read_disk(fd)].index(offset)
         return row.filesystems[at].label
 
 

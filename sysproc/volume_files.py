@@ -28,12 +28,11 @@ from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from sysproc.linux.files import is_open_elsewhere
 from sysproc.linux.loop import loops_backed_by
 from sysproc.linux.memory import SecretBuffer
+from sysproc.sparse import copy_data, copy_sparse
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.templates import TemplateStore
 from sysproc.storage.volumes import NONE, WHOLE, Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import (
-    copy_data,
-    copy_sparse,
     disk_full_as_domain_error,
     fresh_vsf,
     give_name,

@@ -43,6 +43,7 @@ from sysproc.volume_opening import VolumeOpening
 from sysproc.volume_refusals import (
     busy,
     check_below,
+    check_changeable,
     check_plain,
     check_trusted,
     lingers,
@@ -114,6 +115,8 @@ class VolumeMounts:
                 raise recorded.gone(volume.id)
             check_trusted(row)
             check_plain(row, exclusive=wanted.exclusive, direct_io=wanted.direct_io)
+            if not wanted.read_only:
+                check_changeable(row)
             at = filesystem_at(row, wanted.filesystem)
             values = await to_end(self._values, container, row, row.filesystems[at], wanted)
             if wanted.exclusive:

@@ -23,6 +23,7 @@ from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.decrypted_devices import found
 from sysproc.linux.memory import SecretBuffer
 from sysproc.storage.volumes import NONE, WHOLE, VolumeRow
+from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.storage.vsf.gpt import Partition, read_gpt
 from sysproc.to_end import to_end
 from sysproc.unlocking import Opened
@@ -83,7 +84,7 @@ class VolumeOpening:
 
 def _plain(file: Path, at: int) -> Mapping[str, Any]:
     with opened(file, os.O_RDONLY) as fd:
-        return _place(read_gpt(fd).partitions[at])
+        return _place(read_disk(fd)[at])
 
 
 def _decrypted(row: VolumeRow, at: int, file: Path, now: Opened | None) -> Mapping[str, Any]:
@@ -106,7 +107,7 @@ def _table_inside(row: VolumeRow, file: Path, now: Opened | None) -> tuple[Parti
         os.close(fd)
 
 
-def _place(partition: Partition) -> dict[str, int]:
+def _place(partition: Partition | Part) -> dict[str, int]:
     return {"offset": partition.offset_bytes, "size": partition.size_bytes}
 
 

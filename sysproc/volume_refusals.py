@@ -61,6 +61,17 @@ def check_plain(volume: VolumeRow, **wish: bool) -> None:
         )
 
 
+def check_changeable(volume: VolumeRow) -> None:
+    """Raise FailedPrecondition for a snapshot: it shows its moment for ever."""
+    if volume.snapshot is not None:
+        raise FailedPrecondition(
+            f"The volume {volume.name} is a snapshot of {volume.snapshot.name}: it can only be read.",
+            resolution="Mount it read-only; or clone it, and change the clone.",
+            reason="SNAPSHOT_READ_ONLY",
+            metadata={"volume": volume.name, "snapshot_of": volume.snapshot.name},
+        )
+
+
 @contextmanager
 def mount_failures(volume: VolumeRow, wanted_path: bytes) -> Iterator[None]:
     """What the job says, in words for the caller."""

@@ -21,8 +21,9 @@ from sysproc.errors import InvalidArgument
 from sysproc.images import FORMAT_TIMEOUT_S, TooSmall, full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.jailed import Jails
+from sysproc.sparse import copy_sparse
 from sysproc.storage.volumes import Filesystem
-from sysproc.storage.vsf.clone import copy_sparse, disk_full_as_domain_error, unnamed_file
+from sysproc.storage.vsf.clone import disk_full_as_domain_error, unnamed_file
 from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.storage.vsf.layout import Wanted, aligned, least_disk_bytes, plan
 from sysproc.to_end import to_end

@@ -21,8 +21,9 @@ from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from sysproc.isolation.volumes.shrink import SHRINK
 from sysproc.linux.capabilities import CAP_SYS_RESOURCE, is_capable
 from sysproc.linux.loop import loop_offset, loops_backed_by
+from sysproc.sparse import copy_sparse
 from sysproc.storage.volumes import NONE, VolumeRow
-from sysproc.storage.vsf.clone import copy_sparse, disk_full_as_domain_error, grow_table_in_use, unnamed_file
+from sysproc.storage.vsf.clone import disk_full_as_domain_error, grow_table_in_use, unnamed_file
 from sysproc.storage.vsf.disk import read_disk
 from sysproc.storage.vsf.gpt import ALIGNMENT, Partition, read_gpt, usable_end, write_gpt
 from sysproc.storage.vsf.layout import aligned

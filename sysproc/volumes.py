@@ -11,10 +11,11 @@ settled by `recover` at the next start. Which container may name which is settle
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -35,12 +36,13 @@ from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
 from sysproc.storage.volumes import CREATING, DELETING, NONE, READY, Filesystem, NewVolume, Page, VolumeRow
 from sysproc.to_end import to_end
-from sysproc.volume_refusals import check_trusted
+from sysproc.volume_refusals import check_changeable, check_trusted
 from sysproc.volume_resize import VolumeResize
 
 log = structlog.get_logger()
 
 DYING = "destroying"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Wanted:
 
 
 # Makes the file of a volume that is recorded, whole or not at all.
-Make = Callable[[VolumeRow], Awaitable[None]]
+# Makes the file; returns, of a snapshot, the moment that it shows.
+Make = Callable[[VolumeRow], Awaitable[float | None]]
 
 
 class Volumes:
@@ -90,23 +93,37 @@ class Volumes:
 
     async def get(self, owner: ContainerRow | None, name: str) -> VolumeRow:
         """The volume of an owner (None: the host) by its name. Raises NotFound."""
-        await self._settle_what_is_left()
+        await self.settle_what_is_left()
         return await self._database.read(lambda c: recorded.get_volume(c, id_of(owner), name))
 
     async def list(self, below: ContainerRow | None, limit: int, after: str) -> Page:
         """A page of the volumes of a container and of all below it; of all there are (None)."""
-        await self._settle_what_is_left()
+        await self.settle_what_is_left()
         return await self._database.read(lambda c: recorded.list_page(c, id_of(below), limit=limit, after=after))
 
     # -- create
 
     async def create(self, wanted: Wanted, request: RequestKey | None = None) -> VolumeRow:
         """Make a volume. Idempotent by the request's id."""
-        if request is not None:
-            answer = self._database.look(lambda c: requests.recall(c, request))
-            if answer is not None:
-                return msgspec.json.decode(answer, type=VolumeRow)
-        return await self._once.run(request, lambda: self._create(wanted, request))
+        return await self.answered_once(request, lambda: self._create(wanted, request))
+
+    async def answered_once(
+        self, request: RequestKey | None, work: Callable[[], Coroutine[Any, Any, VolumeRow]]
+    ) -> VolumeRow:
+        """The answer that is kept, or that of the work, which stores it (`finish_create`)."""
+        answer = await self.kept(request)
+        return answer if answer is not None else await self._once.run(request, work)
+
+    async def to_its_end(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Work that goes on also if its caller goes away."""
+        return await self._once.run(None, work)
+
+    async def kept(self, request: RequestKey | None) -> VolumeRow | None:
+        """The answer to a request that was carried out before."""
+        if request is None:
+            return None
+        answer = self._database.look(lambda c: requests.recall(c, request))
+        return None if answer is None else msgspec.json.decode(answer, type=VolumeRow)
 
     async def validate(self, wanted: Wanted) -> NewVolume:
         """What create would make, without an id; raises what it would raise, as far as that can be known."""
@@ -119,33 +136,48 @@ class Volumes:
             return await self._create_with_secret(wanted, request)
 
     async def _create_with_secret(self, wanted: Wanted, request: RequestKey | None) -> VolumeRow:
-        await self._settle_what_is_left()
+        await self.settle_what_is_left()
         new = await self._new_row(new_volume_id(), wanted)
-        async with self._files.lock(new.id):
-            if self._files.is_quick(new):
+        if self._files.is_quick(new):
+            async with self._files.lock(new.id):
                 return await self._create_quickly(new, self._asker(wanted), request)
+
+        async def made(row: VolumeRow) -> None:
+            await self._files.make(row, wanted.secret)
+
+        return await self.add(new, self._asker(wanted), made, request)
+
+    async def add(
+        self,
+        new: NewVolume,
+        asker: Asker,
+        make: Make,
+        request: RequestKey | None,
+    ) -> VolumeRow:
+        """Record the intention, make the file, record that it is ready; or nothing of it is left.
+
+        make: returns, of a snapshot, the moment that it shows.
+        """
+        async with self._files.lock(new.id):
             async with self._host.storage_lock:
-                row = await self._database.write(lambda c: recorded.insert_volume(c, new, self._asker(wanted)))
-            return await self._made(row, lambda row: self._files.make(row, wanted.secret), request)
+                row = await self._database.write(lambda c: recorded.insert_volume(c, new, asker))
+            return await self._made(row, make, request)
 
     async def create_of(
         self, wanted: Wanted, size_bytes: int, filesystems: tuple[Filesystem, ...], make: Make
     ) -> VolumeRow:
         """A volume whose file is made otherwise, of what is known only now. Raises what creating one raises."""
-        await self._settle_what_is_left()
+        await self.settle_what_is_left()
         sized = replace(wanted, size_bytes=size_bytes)
         new = replace(await self._new_row(new_volume_id(), sized), filesystems=filesystems)
-        async with self._files.lock(new.id):
-            async with self._host.storage_lock:
-                row = await self._database.write(lambda c: recorded.insert_volume(c, new, self._asker(sized)))
-            return await self._made(row, make, None)
+        return await self.add(new, self._asker(sized), make, None)
 
     async def _made(self, row: VolumeRow, make: Make, request: RequestKey | None) -> VolumeRow:
         try:
             failpoint("volumes.create.after_intention")
-            await make(row)
+            taken_at = await make(row)
             failpoint("volumes.create.after_file")
-            return await self._database.write(lambda c: finish_create(c, row.id, request))
+            return await self._database.write(lambda c: finish_create(c, row.id, request, taken_at))
         except BaseException:
             await self._forget(row, CREATING)
             raise
@@ -214,13 +246,15 @@ class Volumes:
 
     async def _grow(self, volume_id: int, size_bytes: int, asker: Asker, secret: SecretBuffer | None) -> VolumeRow:
         async with self._files.lock(volume_id):
-            row = await self._must(volume_id)
+            row = await self.must(volume_id)
             if row.filesystems[-1].type in READ_ONLY:
                 raise recorded.never_written(row)
             if size_bytes < row.size_bytes:
                 raise recorded.shrinks(row, size_bytes)
             if size_bytes == row.size_bytes and await to_end(self._resize.is_filled, row):
                 return row
+            check_changeable(row)
+            check_trusted(row)
             await to_end(self._check_growable, row)
             if row.encryption != NONE:
                 must_have(secret, row)
@@ -275,11 +309,12 @@ class Volumes:
 
     async def _shrink(self, volume_id: int, size_bytes: int) -> VolumeRow:
         async with self._files.lock(volume_id):
-            row = await self._must(volume_id)
+            row = await self.must(volume_id)
             if size_bytes > row.size_bytes:
                 raise recorded.grows(row, size_bytes)
             if size_bytes == row.size_bytes:
                 return row
+            check_changeable(row)
             check_trusted(row)
             await to_end(self._files.check_unused, row)
             last_bytes = await self._resize.shrink(row, size_bytes)
@@ -293,7 +328,7 @@ class Volumes:
 
     async def _trust(self, volume_id: int) -> VolumeRow:
         async with self._files.lock(volume_id):
-            row = await self._must(volume_id)
+            row = await self.must(volume_id)
             if row.origin != recorded.FOREIGN:
                 return row
             await to_end(self._files.check_unused, row)
@@ -306,13 +341,14 @@ class Volumes:
 
     async def _delete(self, volume_id: int, request: RequestKey | None) -> None:
         async with self._files.lock(volume_id):
-            row = await self._must(volume_id)
+            row = await self.must(volume_id)
             await to_end(self._files.check_unused, row)
             await self._database.write(lambda c: begin_delete(c, row.id, request))
             failpoint("volumes.delete.after_mark")
             await self._forget(row, DELETING)
 
-    async def _must(self, volume_id: int) -> VolumeRow:
+    async def must(self, volume_id: int) -> VolumeRow:
+        """The volume as it is now; its lock is held. Raises FailedPrecondition if it is not there any more."""
         row = await self._database.read(lambda c: recorded.by_id(c, volume_id))
         if row is None or row.state != READY:
             raise recorded.gone(volume_id)
@@ -329,7 +365,8 @@ class Volumes:
             self._unsettled.add(row.id)
             raise
 
-    async def _settle_what_is_left(self) -> None:
+    async def settle_what_is_left(self) -> None:
+        """What could not be recorded when the disk was full is settled now, if there is room."""
         for volume_id in tuple(self._unsettled):
             async with self._files.lock(volume_id):
                 row = await self._database.read(partial(recorded.by_id, volume_id=volume_id))
@@ -383,9 +420,11 @@ def id_of(container: ContainerRow | None) -> int | None:
     return None if container is None else container.id
 
 
-def finish_create(connection: Connection, volume_id: int, request: RequestKey | None) -> VolumeRow:
+def finish_create(
+    connection: Connection, volume_id: int, request: RequestKey | None, taken_at: float | None
+) -> VolumeRow:
     """Record that it is ready, and the answer to the request."""
-    row = recorded.finish_create(connection, volume_id)
+    row = recorded.finish_create(connection, volume_id, taken_at)
     if request is not None:
         requests.remember(connection, request, msgspec.json.encode(row))
     return row

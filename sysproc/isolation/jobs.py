@@ -11,6 +11,10 @@
     grow_mounted none                   grows one that is in use (`sysproc.isolation.volumes.grow`)
     shrink       file                   shrinks it, in a copy (`sysproc.isolation.volumes.shrink`)       what it needs
     pack         file, content          mkfs.erofs or mksquashfs of it (`sysproc.isolation.packing`)             {}
+    copy_volume  target file            copies a volume at one moment (`sysproc.isolation.volumes.copy`)
+    replay       image file             mounts a filesystem of it once, for its log
+    renew_xfs    image file             the same, and another UUID
+    thaw                                thaws what a copy has left frozen (`sysproc.isolation.volumes.freeze`)
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 
@@ -34,7 +38,9 @@ from sysproc.isolation.packing import pack
 from sysproc.isolation.tool_jail import check
 from sysproc.isolation.tools import run_tool
 from sysproc.isolation.volumes.attach import attach
+from sysproc.isolation.volumes.copy import copy_volume, renew_xfs, replay
 from sysproc.isolation.volumes.detach import detach
+from sysproc.isolation.volumes.freeze import thaw
 from sysproc.isolation.volumes.grow import grow_mounted
 from sysproc.isolation.volumes.shrink import shrink
 from sysproc.linux.files import syncfs
@@ -140,6 +146,10 @@ JOBS: dict[str, Job] = {
     "unpack_filesystem": unpack_filesystem,
     "check": check,
     "pack": pack,
+    "copy_volume": copy_volume,
+    "replay": replay,
+    "renew_xfs": renew_xfs,
+    "thaw": thaw,
     "attach": attach,
     "detach": detach,
 }

@@ -42,6 +42,7 @@ PACKAGES = {
     "fsck.erofs": "erofs-utils",
     "mkfs.erofs": "erofs-utils",
     "mksquashfs": "squashfs-tools",
+    "xfs_db": "xfsprogs",
 }
 
 

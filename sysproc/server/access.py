@@ -32,6 +32,9 @@ MAY_BE_HOST = frozenset(
         "nightos.sysproc.v1.CreateVolumeFromRequest.Header.owner",
         "nightos.sysproc.v1.ListVolumesRequest.below",
         "nightos.sysproc.v1.VolumeRef.owner",
+        "nightos.sysproc.v1.CloneVolumeRequest.owner",
+        "nightos.sysproc.v1.ImportVolumeRequest.Header.owner",
+        "nightos.sysproc.v1.SnapshotVolumeRequest.owner",
     }
 )
 

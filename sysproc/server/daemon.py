@@ -69,6 +69,7 @@ async def serving(parts: Parts, settings: Settings) -> AsyncIterator[None]:
     await server.start()
     try:
         await parts.host.images.recover()
+        await parts.copies.recover()
         await Recovery(parts.host, parts.containers).run()
         await parts.volumes.recover()
         await parts.volume_watch.recover()

@@ -31,6 +31,7 @@ from sysproc.containers import Containers
 from sysproc.disk_watch import DiskWatch
 from sysproc.errors import FailedPrecondition
 from sysproc.exec_output import output_bytes
+from sysproc.held_files import HeldFiles
 from sysproc.host import Host, Sockets
 from sysproc.images import Images
 from sysproc.isolation.cgroups import CgroupMode, CgroupTree
@@ -50,6 +51,7 @@ from sysproc.server.directories import Named, make_directories
 from sysproc.server.health import Health
 from sysproc.server.image_service import ImageService
 from sysproc.server.interceptor import Interceptor, may_call
+from sysproc.server.joined import Joined
 from sysproc.server.let_in import LetIn
 from sysproc.server.listeners import HostListeners, gid_of
 from sysproc.server.peer import Caller, Peers
@@ -63,7 +65,9 @@ from sysproc.server.system_service import SystemService
 from sysproc.server.targets import Resolver
 from sysproc.server.throttle import Rate
 from sysproc.server.tls import ServerTls
+from sysproc.server.volume_copy_service import VolumeCopyMethods
 from sysproc.server.volume_service import VolumeService
+from sysproc.server.volume_transfer_service import VolumeTransferMethods
 from sysproc.states import State
 from sysproc.storage import hierarchy
 from sysproc.storage.database import Database
@@ -71,7 +75,10 @@ from sysproc.storage.state_dir import StateDir
 from sysproc.system import System
 from sysproc.to_end import to_end
 from sysproc.volume_checks import VolumeChecks
+from sysproc.volume_copies import VolumeCopies
+from sysproc.volume_exports import VolumeExports
 from sysproc.volume_files import VolumeFiles
+from sysproc.volume_imports import VolumeImports
 from sysproc.volume_keys import VolumeKeys
 from sysproc.volume_mounts import VolumeMounts
 from sysproc.volume_packing import VolumePacking
@@ -99,6 +106,7 @@ class Parts:
     processes: Processes
     volumes: Volumes
     volume_watch: VolumeWatch
+    copies: VolumeCopies
     lifetimes: Lifetimes
     disk_watch: DiskWatch
     relay: Relay
@@ -182,6 +190,7 @@ def make_host(
         uid_ranges=uid_ranges,
         runtime_dir=settings.runtime_dir,
     )
+    exports, imports = HeldFiles[Any](), HeldFiles[Any]()
     return Host(
         database=database,
         state_dir=state_dir,
@@ -191,7 +200,9 @@ def make_host(
         images=images,
         volume_files=VolumeFiles(state_dir, launcher),
         sockets=sockets,
-        output_bytes=partial(output_bytes, state_dir),
+        output_bytes=lambda ids: output_bytes(state_dir, ids) + exports.stored_bytes(ids) + imports.stored_bytes(ids),
+        exports=exports,
+        imports=imports,
     )
 
 
@@ -223,7 +234,9 @@ def make_parts(
     mounts.opening.on_opened = watch.opened
     keys = VolumeKeys(host, containers.life.held, mounts, tasks)
     raw = RawVolumes(host, containers.life.held)
-    verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw, packing)
+    copies = VolumeCopies(host, volumes)
+    exports, imports = VolumeExports(host, volumes, copies.files), VolumeImports(host, volumes)
+    verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw, packing, copies, exports, imports)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
     ours = our_services(host, verbs, starts)
     health = Health(descriptor.full_name for descriptor, _ in ours)
@@ -236,6 +249,7 @@ def make_parts(
         processes=processes,
         volumes=volumes,
         volume_watch=watch,
+        copies=copies,
         lifetimes=lifetimes,
         disk_watch=DiskWatch(host.state_dir.path, host.database),
         relay=relay,
@@ -270,6 +284,9 @@ class Verbs:
     keys: VolumeKeys
     raw: RawVolumes
     packing: VolumePacking
+    copies: VolumeCopies
+    exports: VolumeExports
+    imports: VolumeImports
 
 
 def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
@@ -293,10 +310,14 @@ def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
     ]
 
 
-def volume_service(verbs: Verbs, starts: Starts) -> VolumeService:
-    """What answers for volumes: most verbs have a part in it."""
-    return VolumeService(
-        verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, verbs.keys, verbs.raw, verbs.packing, starts
+def volume_service(verbs: Verbs, starts: Starts) -> Joined:
+    """What answers VolumeService: what makes and mounts, what copies, what sends and receives."""
+    return Joined(
+        VolumeService(
+            verbs.containers, verbs.volumes, verbs.mounts, verbs.checks, verbs.keys, verbs.raw, verbs.packing, starts
+        ),
+        VolumeCopyMethods(verbs.volumes, verbs.copies, starts),
+        VolumeTransferMethods(verbs.volumes, verbs.exports, verbs.imports, starts),
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from sysproc.errors import Internal
 
-HEAD = "0005"
+HEAD = "0006"
 SCRIPTS = Path(__file__).with_name("migrations")
 
 

@@ -112,6 +112,8 @@ VOLUMES = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("created_revision", sa.BigInteger, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    # Of a snapshot: of what, and when (`sysproc.storage.volumes.SnapshotOf`).
+    sa.Column("snapshot", sa.JSON(none_as_null=True), nullable=True),
     sa.CheckConstraint("size_bytes > 0", name="ck_volumes_size_bytes"),
     sa.CheckConstraint("on_destroy IN ('delete', 'reparent')", name="ck_volumes_on_destroy"),
     sa.CheckConstraint("state IN ('creating', 'ready', 'deleting')", name="ck_volumes_state"),

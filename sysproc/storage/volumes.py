@@ -11,7 +11,7 @@ transaction that records the destroy. The files are the business of `sysproc.vol
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
@@ -49,6 +49,15 @@ class Filesystem:
 
 
 @dataclass(frozen=True)
+class SnapshotOf:
+    """What a volume is a snapshot of: its name and owner then (16 hex digits, empty for the host), and when."""
+
+    name: str
+    owner_id: str
+    at: float
+
+
+@dataclass(frozen=True)
 class NewVolume:
     """What is recorded when a volume is asked for; owner None is the host."""
 
@@ -61,6 +70,7 @@ class NewVolume:
     overcommit: bool
     origin: str = MADE
     encryption: str = NONE
+    snapshot: SnapshotOf | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class VolumeRow:
     created_revision: int
     revision: int
     encryption: str = NONE
+    snapshot: SnapshotOf | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ def _row(found: Row[Any]) -> VolumeRow:
     values["id"] = from_hex(values["id"])
     values["owner_id"] = None if values["owner_id"] is None else from_hex(values["owner_id"])
     values["filesystems"] = tuple(Filesystem(**one) for one in values["filesystems"])
+    values["snapshot"] = None if values["snapshot"] is None else SnapshotOf(**values["snapshot"])
     return VolumeRow(**{field.name: values[field.name] for field in fields(VolumeRow)})
 
 
@@ -222,6 +234,7 @@ def _insert(connection: Connection, new: NewVolume, state: str, kind: str) -> Vo
         "id": to_hex(new.id),
         "owner_id": _owner(new.owner_id),
         "filesystems": [asdict(one) for one in new.filesystems],
+        "snapshot": None if new.snapshot is None else asdict(new.snapshot),
     }
     connection.execute(VOLUMES.insert(), {**given, **made, **written})
     return VolumeRow(**given, **made, grown_from=None)
@@ -254,11 +267,18 @@ def note_opened(connection: Connection, row: VolumeRow) -> None:
     write_event(connection, "volume.unlocked", to_hex(row.id), {"name": row.name})
 
 
-def finish_create(connection: Connection, volume_id: int) -> VolumeRow:
-    """The file is there: creating -> ready. Raises FailedPrecondition if its owner was destroyed meanwhile."""
-    if _must(connection, volume_id).state != CREATING:
+def finish_create(connection: Connection, volume_id: int, taken_at: float | None = None) -> VolumeRow:
+    """The file is there: creating -> ready. Raises FailedPrecondition if its owner was destroyed meanwhile.
+
+    taken_at: of a snapshot, the moment that it shows.
+    """
+    row = _must(connection, volume_id)
+    if row.state != CREATING:
         raise gone(volume_id)
-    return _change(connection, volume_id, "volume.created", {"state": READY})
+    values: dict[str, Any] = {"state": READY}
+    if row.snapshot is not None and taken_at is not None:
+        values["snapshot"] = asdict(replace(row.snapshot, at=taken_at))
+    return _change(connection, volume_id, "volume.created", values)
 
 
 def begin_grow(connection: Connection, volume_id: int, size_bytes: int, asker: Asker) -> VolumeRow:

@@ -138,7 +138,27 @@ def packed(client: Client, _: Acknowledged) -> None:
     client.volumes.get("tools").delete()
 
 
-_ALL = (images, processes, containers, volumes, packed, resizing, raw_disks, mounts, encrypted)
+def copies(client: Client, _: Acknowledged) -> None:
+    """Clone and snapshot of a volume that is mounted."""
+    owner = client.create(name="copied")
+    volume = client.volumes.create("original", size="16M", owner=owner)
+    volume.mount(owner, "/data")
+    for copy in ("clone", "snapshot"):
+        with whatever_fails():
+            getattr(volume, copy)(copy).delete()
+    volume.snapshot("kept")
+    owner.destroy()
+
+
+def transfers(client: Client, _: Acknowledged) -> None:
+    """A volume to a file, and back."""
+    image = io.BytesIO()
+    client.volumes.create("sent", size="16M").export_to(image)
+    image.seek(0)
+    client.volumes.import_from("received", image, trusted=True)
+
+
+_ALL = (images, processes, containers, volumes, packed, resizing, raw_disks, mounts, encrypted, copies, transfers)
 WALKS: dict[str, Walk] = {walk.__name__: walk for walk in _ALL}
 
 

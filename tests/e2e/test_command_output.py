@@ -49,6 +49,10 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "volume grow": ("a/data --size 32M", lambda it: it["size"] == 32 << 20),
     "volume inspect": ("a/data", lambda it: it["attached_to"] == [] and it["filesystems"][0]["label"] == "data"),
     "volume check": ("a/data", lambda it: [(one["filesystem"], one["result"]) for one in it] == [("data", "clean")]),
+    "volume clone": ("a/data copy", lambda it: (it["name"], it["size"], it["snapshot_of"]) == ("copy", 32 << 20, "")),
+    "volume snapshot": ("a/data before", lambda it: it["snapshot_of"] == "data" and it["snapshot_time"]),
+    "volume export": ("a/data {image}", lambda it: it["size"] == 32 << 20 and len(it["digest"]) == 64),
+    "volume import": ("back {image} --owner a", lambda it: (it["name"], it["origin"]) == ("back", "foreign")),
     "volume delete": ("a/data", lambda it: it == ["a/data"]),
     "destroy": ("a/b", lambda it: len(it) == 1 and len(it[0]) == 16),
     "whoami": ("", lambda it: it["authority"] is True),
@@ -86,7 +90,8 @@ def test_every_subcommand_prints_json_if_asked(
     (tmp_path / "image.tar").write_bytes(archive.bytes())
     client.create(name="a")
     for subcommand, (line, holds) in LINES.items():
-        words = [*subcommand.split(), *line.format(tar=tmp_path / "image.tar", tls=tmp_path / "tls").split()]
+        files = {"tar": tmp_path / "image.tar", "tls": tmp_path / "tls", "image": tmp_path / "image.zst"}
+        words = [*subcommand.split(), *line.format(**files).split()]
         # After `mount`, `-o` is about the mount, as for mount(8).
         option = "--output" if subcommand == "mount" else "-o"
         told = json_of(sysproc, *([*words, option, "json"] if after else ["-o", "json", *words]))

@@ -20,9 +20,9 @@ from sysproc.isolation import launcher_client
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.root_mount import mount_detached
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure, loops_backed_by
+from sysproc.sparse import data_extents
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.volumes import MADE, Filesystem, VolumeRow
-from sysproc.storage.vsf.clone import data_extents
 from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.storage.vsf.layout import least_disk_bytes
 from sysproc.volume_files import VolumeFiles

@@ -16,7 +16,8 @@ import pytest
 from sysproc.errors import InvalidArgument
 from sysproc.isolation.root_mount import mount_detached
 from sysproc.jailed import Jails
-from sysproc.storage.vsf.clone import copy_data, fresh_vsf
+from sysproc.sparse import copy_data
+from sysproc.storage.vsf.clone import fresh_vsf
 from sysproc.storage.vsf.disk import read_disk
 from sysproc.storage.vsf.layout import Wanted, plan
 from sysproc.volume_remake import Remade, remade

@@ -11,7 +11,7 @@ import pytest
 from tests.lint.sources import ROOT, below
 from tests.lint.test_types_and_style import expect_content
 
-LAUNCHER_MAY_IMPORT = {"errors", "failpoints", "ids", "isolation", "linux", "undo"}
+LAUNCHER_MAY_IMPORT = {"errors", "failpoints", "ids", "isolation", "linux", "sparse", "undo"}
 
 
 def modules_after(statement: str) -> set[str]:

@@ -12,13 +12,14 @@ from nightos.sysproc.v1 import volume_service_pb2 as service
 from sysproc.compression import wrong
 from sysproc.encrypted_files import HEADER_BYTES
 from sysproc.errors import PermissionDenied
+from sysproc.ids import from_hex
 from sysproc.server import validate
 from sysproc.server.convert import secrets
 from sysproc.server.convert.basics import page_size, timestamp
 from sysproc.server.validate import MIB, Findings
 from sysproc.storage import volumes as recorded
 from sysproc.storage.hierarchy import ContainerRow
-from sysproc.storage.volumes import Filesystem, NewVolume, Page, VolumeRow
+from sysproc.storage.volumes import Filesystem, NewVolume, Page, SnapshotOf, VolumeRow
 from sysproc.storage.vsf.layout import TABLES_BYTES, aligned, least_disk_bytes
 from sysproc.volume_keys import LockState
 from sysproc.volume_mounts import Attachment, WantedMount
@@ -74,7 +75,7 @@ def wanted_from_proto(request: service.CreateVolumeRequest, owner: ContainerRow 
 
 
 def check_overcommit(overcommit: bool, viewer: int | None) -> None:
-    """Raise PermissionDenied unless the caller, in `viewer`, may ask for that."""
+    """Raise PermissionDenied for a promise that is not the caller's to make."""
     if overcommit and viewer is not None:
         raise PermissionDenied(
             "Only the host may promise more storage than there is.",
@@ -276,13 +277,19 @@ def _to_proto(row: VolumeRow | NewVolume, created_at: float | None) -> pb.Volume
         create_time=timestamp(created_at),
         encryption=ENCRYPTION_NUMBERS[row.encryption],
         origin=ORIGIN_NUMBERS[row.origin],
+        snapshot_of=None if row.snapshot is None else _snapshot_to_proto(row.snapshot),
     )
+
+
+def _snapshot_to_proto(snapshot: SnapshotOf) -> pb.SnapshotOf:
+    owner = from_hex(snapshot.owner_id) if snapshot.owner_id else 0
+    return pb.SnapshotOf(name=snapshot.name, owner_id=owner, time=timestamp(snapshot.at))
 
 
 def _filesystem_to_proto(one: Filesystem) -> pb.Filesystem:
     return pb.Filesystem(
         label=one.label,
-        type=TYPE_NUMBERS[one.type],
+        type=TYPE_NUMBERS.get(one.type, pb.FILESYSTEM_TYPE_UNSPECIFIED),
         size_bytes=one.size_bytes,
         uuid=one.uuid,
         compression=one.compression,

@@ -15,12 +15,9 @@ from pathlib import Path
 
 from sysproc.errors import ResourceExhausted
 from sysproc.failpoints import failpoint
-from sysproc.linux.files import ficlone
+from sysproc.sparse import copy_sparse
 from sysproc.storage.vsf.ext4_uuid import set_uuid
 from sysproc.storage.vsf.gpt import Gpt, read_gpt, write_backup, write_gpt, write_primary
-
-_NO_REFLINK = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
-_COPY_BYTES = 1 << 30
 
 
 @contextmanager
@@ -74,39 +71,6 @@ def disk_full_as_domain_error(target: Path) -> Iterator[None]:
             resolution="Free some space there, or destroy containers that are not needed.",
             reason="DISK_FULL",
         ) from failure
-
-
-def copy_sparse(source_fd: int, target_fd: int) -> None:
-    """All bytes, sharing them where the host's filesystem can (FICLONE), else only the data and not the holes."""
-    try:
-        ficlone(target_fd, source_fd)
-    except OSError as failure:
-        if failure.errno not in _NO_REFLINK:
-            raise
-        os.ftruncate(target_fd, os.fstat(source_fd).st_size)
-        copy_data(source_fd, target_fd)
-
-
-def copy_data(source_fd: int, target_fd: int, offset: int = 0) -> None:
-    """Only the data and not the holes, to this place of the target, which has holes there and is large enough."""
-    for start, end in data_extents(source_fd, os.fstat(source_fd).st_size):
-        at = start
-        while at < end:
-            at += os.copy_file_range(source_fd, target_fd, min(end - at, _COPY_BYTES), at, offset + at)
-
-
-def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a sparse file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as failure:
-            if failure.errno != errno.ENXIO:
-                raise
-            return
-        at = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, at
 
 
 def clone_vsf(source: Path, target: Path, *, durable: bool = True) -> None:

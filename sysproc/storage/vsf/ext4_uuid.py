@@ -19,7 +19,7 @@ LABEL_BYTES = 16
 # The UUID, and the label behind it.
 _IDENTITY_BYTES = 16 + LABEL_BYTES
 _INCOMPAT_AT, _RO_COMPAT_AT = 0x60, 0x64
-_METADATA_CSUM_SEED, _METADATA_CSUM, _SPARSE_SUPER = 0x2000, 0x400, 0x1
+_METADATA_CSUM_SEED, _METADATA_CSUM, _SPARSE_SUPER, _RECOVER = 0x2000, 0x400, 0x1, 0x4
 
 
 # What becomes of each bit of the checksum on the way from behind the label to the end.
@@ -37,6 +37,21 @@ def set_uuid(fd: int, offset: int, new: uuid.UUID, label: str | None = None) -> 
         block = os.pread(fd, SUPERBLOCK_BYTES, offset + at)
         if len(block) == SUPERBLOCK_BYTES and _field(block, _MAGIC_AT, "<H") == _MAGIC:
             os.pwrite(fd, with_uuid(block, new, label), offset + at)
+
+
+def is_ours(fd: int, offset: int) -> bool:
+    """Whether its UUID can be changed so: another tool may have made it, without a seed of its own."""
+    try:
+        check_ours(os.pread(fd, SUPERBLOCK_BYTES, offset + SUPERBLOCK_AT))
+    except InvalidArgument:
+        return False
+    return True
+
+
+def has_log(fd: int, offset: int) -> bool:
+    """Whether there is something in the journal that the next mount replays: perhaps a superblock of before."""
+    block = os.pread(fd, SUPERBLOCK_BYTES, offset + SUPERBLOCK_AT)
+    return len(block) == SUPERBLOCK_BYTES and bool(_field(block, _INCOMPAT_AT, "<I") & _RECOVER)
 
 
 def with_uuid(block: bytes, new: uuid.UUID, label: str | None = None) -> bytes:

@@ -4,8 +4,11 @@ Found by the descriptors: a field that is added to the API fails here until some
 """
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,13 +31,17 @@ from sysproc.server.access import Method, Served, served
 from sysproc.server.call import Call
 from sysproc.server.container_service import ContainerService
 from sysproc.server.image_service import ImageService
+from sysproc.server.joined import Joined
 from sysproc.server.peer import Caller
 from sysproc.server.starts import Starts
+from sysproc.server.volume_copy_service import VolumeCopyMethods
 from sysproc.server.volume_service import VolumeService
+from sysproc.server.volume_transfer_service import VolumeTransferMethods
 from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
 from sysproc.storage.images import Image
-from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
+from sysproc.storage.volumes import Filesystem, NewVolume, SnapshotOf, VolumeRow
 from sysproc.storage.volumes import Page as VolumePage
+from sysproc.storage.vsf.pieces import Piece
 from sysproc.volume_checks import Checked
 from sysproc.volume_keys import LockState
 from sysproc.volume_mounts import Attachment
@@ -69,7 +76,9 @@ ROW = ContainerRow(
 EXITED = replace(ROW, exit_code=3, exit_signal=None, api_users="all")
 IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6)
 
-VOLUME = NewVolume(5, 7, "v", 2**30, (Filesystem("data", "btrfs", 2**29, UUID, "zstd:3"),), "reparent", False)
+OF = SnapshotOf("o", f"{9:016x}", 7.5)
+ONE = Filesystem("data", "btrfs", 2**29, UUID, "zstd:3")
+VOLUME = NewVolume(5, 7, "v", 2**30, (ONE,), "reparent", False, snapshot=OF)
 CHECKED = Checked("data", "clean", "what it said")
 VOLUME_ROW = VolumeRow(**vars(VOLUME), state="ready", grown_from=None, created_at=1.5, created_revision=1, revision=2)
 
@@ -94,6 +103,26 @@ class Recorder:
                 yield one
 
         return stream if isinstance(answer, Iterator) else verb
+
+    @asynccontextmanager
+    async def opened(self, *args: object) -> AsyncIterator[object]:
+        self.heard.append(("opened", args))
+        half = SimpleNamespace(size_bytes=5, next_offset=6, wanted=SimpleNamespace(zstd=False))
+        yield SimpleNamespace(state=half)
+
+    async def pieces(self, _: object, *args: object) -> AsyncIterator[tuple[Piece, bytes]]:
+        self.heard.append(("pieces", args))
+        yield Piece(1, 3, b"abc"), b"abc"
+
+    async def receive(self, _: object, piece: object) -> None:
+        self.heard.append(("receive", piece))
+
+    async def finish(self, _: object, *args: object) -> object:
+        self.heard.append(("finish", args))
+        return VOLUME_ROW, bytes(32)
+
+    def abandon(self, key: object) -> None:
+        self.heard.append(("abandon", key))
 
     async def as_they_are(self, rows: Sequence[ContainerRow]) -> Sequence[ContainerRow]:
         return rows
@@ -129,7 +158,7 @@ def image_verbs() -> Recorder:
 
 
 def volume_verbs() -> Recorder:
-    one = dict.fromkeys(("create", "get", "grow", "shrink", "trust"), VOLUME_ROW)
+    one = dict.fromkeys(("create", "get", "grow", "shrink", "trust", "copy"), VOLUME_ROW)
     nowhere = {VOLUME_ROW.id: (Attachment(5, b"/data", "data", True, True, True, True),)}
     page = VolumePage((VOLUME_ROW,), "r1")
     mounts = {
@@ -143,11 +172,16 @@ def volume_verbs() -> Recorder:
     state = LockState(unlocked=True, broken=True, key_slots=((1, 2),))
     keys = {"states": {VOLUME_ROW.id: state}, "state": state, "lock": None, "change": None}
     checks = {"check": iter([CHECKED])}
-    return Recorder(**one, **mounts, **keys, **checks, validate=VOLUME, list=page, delete=None)
+    transfers = {"kept": None, "prepare": None, "begin": None, "digest": bytes(32)}
+    return Recorder(**one, **mounts, **keys, **checks, **transfers, validate=VOLUME, list=page, delete=None)
 
 
-def volume_service(verbs: Any) -> VolumeService:
-    return VolumeService(verbs, verbs, verbs, verbs, verbs, verbs, verbs, Starts(1))
+def volume_service(verbs: Any) -> Joined:
+    return Joined(
+        VolumeService(verbs, verbs, verbs, verbs, verbs, verbs, verbs, Starts(1)),
+        VolumeCopyMethods(verbs, verbs, Starts(1)),
+        VolumeTransferMethods(verbs, verbs, verbs, Starts(1)),
+    )
 
 
 def container_service(verbs: Any) -> ContainerService:
@@ -165,6 +199,7 @@ SERVICES: list[tuple[Any, Callable[[], Recorder], Callable[[Any], object]]] = [
 ]
 
 FROM = volumes.CreateVolumeFromRequest
+IMPORTED = volumes.ImportVolumeRequest.Header(name="v", request_id=str(uuid.UUID(int=7)))
 TAR = images.ImportImageRequest(data=b"tar")
 # Requests from which each field is changed in turn; where none is named, an empty one.
 BEGIN: dict[str, list[Message]] = {
@@ -185,6 +220,15 @@ BEGIN: dict[str, list[Message]] = {
         volumes.ChangeVolumeKeysRequest(
             volume=VolumeRef(name="v"), change=volumes.VOLUME_KEY_CHANGE_ADD, secret=b"s", new_secret=b"n"
         )
+    ],
+    "CloneVolume": [volumes.CloneVolumeRequest(volume=VolumeRef(name="v"), name="w")],
+    "SnapshotVolume": [volumes.SnapshotVolumeRequest(volume=VolumeRef(name="v"), name="w")],
+    "ExportVolume": [volumes.ExportVolumeRequest(volume=VolumeRef(name="v"), export_id=UUID)],
+    "AbandonTransfer": [volumes.AbandonTransferRequest(transfer_id=UUID)],
+    "ImportVolume": [
+        volumes.ImportVolumeRequest(header=IMPORTED),
+        volumes.ImportVolumeRequest(piece=volumes.Piece(size_bytes=3, data=b"abc")),
+        volumes.ImportVolumeRequest(trailer=volumes.ImportVolumeRequest.Trailer(digest=bytes(32))),
     ],
     "UnmountVolume": [volumes.UnmountVolumeRequest(path=b"/a")],
     "CreateVolumeFrom": [
@@ -227,6 +271,8 @@ SAMPLES: dict[str, Any] = {
     "ttl": Duration(seconds=90),
     "idle_timeout": Duration(seconds=90),
     "storage_bytes": 2**40,
+    "encoding": 2,
+    "sha256": b"other",
 }
 OF_TYPE: dict[int, Any] = {
     FieldDescriptor.TYPE_BOOL: True,
@@ -356,7 +402,10 @@ async def test_every_field_of_a_response_is_set_by_something(service: Any, build
     if name != "ListContainers":
         # Of two ways to end, and of two kinds of users, the rows here show one.
         found |= {"nightos.sysproc.v1.ExitStatus.code", "nightos.sysproc.v1.ApiUsers.all"}
-    if name in ("CreateVolume", "CreateVolumeFrom", "GrowVolume", "ShrinkVolume", "TrustVolume"):
+    if name in (
+        *("CreateVolume", "CreateVolumeFrom", "GrowVolume", "ShrinkVolume", "TrustVolume"),
+        *("CloneVolume", "SnapshotVolume", "ImportVolume"),
+    ):
         found |= MOUNTED | OPEN  # what was just made, or is in no use, is mounted nowhere
     if name == "ListVolumes":
         found |= {KEY_SLOTS}  # only of one that is asked for by itself

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sysproc.errors import InvalidArgument
-from sysproc.storage.vsf.clone import copy_data, fresh_vsf
+from sysproc.sparse import copy_data
+from sysproc.storage.vsf.clone import fresh_vsf
 from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.storage.vsf.layout import Wanted, plan
 from sysproc.storage.vsf.probe import Contents, probe

@@ -4,6 +4,7 @@
         data = client.volumes.create("data", size="1G", owner="web")
         data.mount("web", "/srv/data")
         client.volumes.unmount("web", "/srv/data")
+        before = data.snapshot("before")
         data.grow("2G")
         safe = client.volumes.create("safe", size="1G", encrypt="fs", secret="a passphrase")
         safe.mount("web", "/srv/safe", secret="a passphrase")
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING
 from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc_client import volume_transfers
 from sysproc_client._core.values import bad, reference, size_bytes, text, to_hex
 from sysproc_client.connection import Connection
 from sysproc_client.container import Container, as_datetime
 from sysproc_client.volume_checks import Checked, checked
+from sysproc_client.volume_copies import Copied
 from sysproc_client.volume_packing import Progress, Source, packed
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ Owner = str | Container | None
 Secret = str | bytes | None
 
 
-class Volume:
+class Volume(Copied):
     """One volume, as it was when it was last read."""
 
     def __init__(self, volumes: "Volumes", message: pb.Volume) -> None:
@@ -135,6 +138,11 @@ class Volume:
     def attached_to(self) -> Sequence[pb.Attachment]:
         """Where it was mounted when it was read."""
         return self.message.attached_to
+
+    @property
+    def snapshot_of(self) -> pb.SnapshotOf | None:
+        """Of a snapshot, what it shows and of when; None of others."""
+        return self.message.snapshot_of if self.message.HasField("snapshot_of") else None
 
     @property
     def ref(self) -> pb.VolumeRef:
@@ -398,6 +406,40 @@ class Volumes:
 
     def _trust(self, ref: pb.VolumeRef) -> pb.Volume:
         return self._connection.call(self._stub.TrustVolume, service.TrustVolumeRequest(volume=ref)).volume
+
+    def import_from(
+        self,
+        name: str,
+        source: volume_transfers.PathLike | volume_transfers.Readable,
+        *,
+        owner: Owner = None,
+        on_destroy: str = "delete",
+        overcommit: bool = False,
+        trusted: bool = False,
+        request_id: str | None = None,
+        progress: volume_transfers.Progress = lambda done, size: None,
+    ) -> Volume:
+        """Make a volume of a file: a disk image, one filesystem, or either packed by zstd; or of an open file.
+
+        trusted: the host's kernel may mount what is in it; only callers of the host may say so. Raises InvalidArgument
+        (no usable image), PermissionDenied, AlreadyExists, LimitExceeded, OSError; there is no volume then.
+        """
+        header = service.ImportVolumeRequest.Header(
+            owner=owner_ref(owner),
+            name=text(name, "name"),
+            on_destroy=policy_number(on_destroy),
+            overcommit=bool(overcommit),
+            trusted=bool(trusted),
+            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
+        )
+        imported = volume_transfers.import_from(self._connection, self._stub, header, source, progress)
+        return Volume(self, imported.volume)
+
+    def _clone(self, request: service.CloneVolumeRequest) -> Volume:
+        return Volume(self, self._connection.call(self._stub.CloneVolume, request).volume)
+
+    def _snapshot(self, request: service.SnapshotVolumeRequest) -> Volume:
+        return Volume(self, self._connection.call(self._stub.SnapshotVolume, request).volume)
 
     def _delete(self, ref: pb.VolumeRef) -> None:
         request = service.DeleteVolumeRequest(volume=ref, request_id=str(uuid.uuid4()))

@@ -33,7 +33,7 @@ COMMANDS = {
     "run": ("processes", "Run a command in a container of its own."),
     "ps": ("processes", "List the processes in a container."),
     "image": ("images", "Import, list and delete images."),
-    "volume": ("volumes", "Create, list, grow and delete volumes."),
+    "volume": ("volumes", "Create, list, grow, copy and delete volumes."),
     "mount": ("volumes", "Mount a volume in a running container."),
     "umount": ("volumes", "Take a volume out of a container again."),
     "cert": ("certificates", "Certificates for callers on other machines."),

@@ -1,6 +1,7 @@
 """Subcommands for volumes: create, list, inspect, grow, delete; mount and umount.
 
-A volume is named as `NAME`, or `OWNER/NAME` where it belongs to a container further down.
+A volume is named as `NAME`, or `OWNER/NAME` where it belongs to a container further down. Copies are in
+`sysproc_client.cli.volume_copies`, files in `sysproc_client.cli.volume_transfers`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 FS_TYPES = click.Choice(["ext4", "btrfs", "xfs"])
 ALL_TYPES = click.Choice([*FS_TYPES.choices, *PACKED_TYPES])
 owner_option = click.option("--owner", metavar="REF", help="The container that it belongs to. Default: oneself.")
+on_destroy_option = click.option(
+    "--on-destroy",
+    type=click.Choice(["delete", "reparent"]),
+    default="delete",
+    show_default=True,
+    help="What becomes of it when its owner is destroyed.",
+)
+overcommit_option = click.option(
+    "--overcommit", is_flag=True, help="Count its size against no storage limit or free disk."
+)
 
 
 MOUNT_FLAGS = frozenset({"suid", "noexec"})
@@ -37,7 +48,7 @@ def mount_flags(context: click.Context, parameter: click.Parameter, value: str |
 
 @click.group("volume")
 def volume_command() -> None:
-    """Create, list, grow and delete volumes: storage that outlives processes and moves between containers."""
+    """Create, list, grow, copy and delete volumes: storage that outlives processes and moves between containers."""
 
 
 volume_command.add_command(check_command)
@@ -72,14 +83,8 @@ def parts(context: click.Context, parameter: click.Parameter, values: tuple[str,
     help="A filesystem of several; repeatable. The last may leave out its size: it takes what is left.",
 )
 @owner_option
-@click.option(
-    "--on-destroy",
-    type=click.Choice(["delete", "reparent"]),
-    default="delete",
-    show_default=True,
-    help="What becomes of it when its owner is destroyed.",
-)
-@click.option("--overcommit", is_flag=True, help="Count its size against no storage limit or free disk.")
+@on_destroy_option
+@overcommit_option
 @click.option(
     "--encrypt",
     type=click.Choice(["fs", "whole"]),
@@ -321,6 +326,8 @@ def umount_command(options: Options, ref: str, path: str, force: bool) -> None:
 
 def volume_json(volume: "Volume") -> dict[str, Any]:
     """A volume for programs."""
+    from sysproc_client.container import as_datetime
+
     return {
         "name": volume.name,
         "owner": volume.owner_id,
@@ -332,6 +339,8 @@ def volume_json(volume: "Volume") -> dict[str, Any]:
         "filesystems": filesystems_json(volume),
         "attached_to": attached_json(volume),
         "on_destroy": volume.on_destroy,
+        "snapshot_of": "" if volume.snapshot_of is None else volume.snapshot_of.name,
+        "snapshot_time": None if volume.snapshot_of is None else iso(as_datetime(volume.snapshot_of.time)),
         "origin": volume.origin,
         "created": iso(volume.created),
     }
@@ -376,3 +385,8 @@ def filesystems_json(volume: "Volume") -> list[dict[str, Any]]:
         }
         for one in volume.filesystems
     ]
+
+
+# These add themselves to the group above.
+import sysproc_client.cli.volume_copies  # noqa: E402 - after what it imports
+import sysproc_client.cli.volume_transfers  # noqa: E402, F401 - after what it imports

@@ -1,0 +1,81 @@
+"""Subcommands that carry volumes to files and back: export, import.
+
+They add themselves to the group in `sysproc_client.cli.volumes`.
+"""
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from sysproc_client.cli.main import Options
+from sysproc_client.cli.output import human_size, print_json
+from sysproc_client.cli.volumes import on_destroy_option, overcommit_option, owner_option, volume_command, volume_json
+
+# Of a line that is written over and over.
+EVERY_S = 0.1
+
+
+@volume_command.command("export")
+@click.argument("name")
+@click.argument("file")
+@owner_option
+@click.option("--zstd/--raw", "zstd", default=None, help="Packed or not. Default: as FILE ends in `.zst` or not.")
+@click.option("--replace", is_flag=True, help="FILE may be there already.")
+@click.pass_obj
+def export_volume(options: Options, name: str, file: str, owner: str | None, zstd: bool | None, replace: bool) -> None:
+    """Write what is in a volume now into FILE, also while it is mounted: a disk image; packed, if it ends in `.zst`.
+
+    `-` is standard output. A disk image is sparse; `zstd -d` unpacks the other.
+    """
+    with options.connect() as client, shown_bytes() as progress:
+        volume = client.volumes.get(name, owner=owner)
+        if file == "-":
+            digest = volume.export_to(sys.stdout.buffer, zstd=zstd, progress=progress)
+            sys.stdout.buffer.flush()
+        else:
+            digest = volume.export_to(file, zstd=zstd, replace=replace, progress=progress)
+    if options.output == "json" and file != "-":
+        print_json({"name": volume.name, "file": file, "size": volume.size, "digest": digest.hex()})
+
+
+@volume_command.command("import")
+@click.argument("name")
+@click.argument("file")
+@owner_option
+@on_destroy_option
+@overcommit_option
+@click.option("--trust", "trusted", is_flag=True, help="The host's kernel may mount what is in it. For the host only.")
+@click.pass_obj
+def import_volume(options: Options, /, name: str, file: str, **wanted: Any) -> None:
+    """Make a volume of FILE: a disk image, one filesystem, or either packed by zstd; prints its name.
+
+    `-` is standard input.
+    """
+    with options.connect() as client, shown_bytes() as progress:
+        source = sys.stdin.buffer if file == "-" else file
+        volume = client.volumes.import_from(name, source, progress=progress, **wanted)
+    if options.output == "json":
+        print_json(volume_json(volume))
+    else:
+        click.echo(volume.name)
+
+
+class shown_bytes:
+    """On a terminal, one line that says how far it is; elsewhere nothing."""
+
+    def __enter__(self) -> "shown_bytes":
+        self._shown, self._next = sys.stderr.isatty(), 0.0
+        return self
+
+    def __call__(self, done: int, size: int) -> None:
+        """Show it."""
+        if self._shown and time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY_S
+            of = f" of {human_size(size)}, {done * 100 // size} %" if size else ""
+            click.echo(f"\r\033[K{human_size(done)}{of}", nl=False, err=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)

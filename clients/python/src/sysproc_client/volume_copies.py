@@ -1,0 +1,91 @@
+"""What can be done with a volume that makes another thing of it: a clone, a snapshot, a file.
+
+A part of `sysproc_client.volumes.Volume`; how files are written is in `sysproc_client.volume_transfers`.
+"""
+
+import uuid
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from nightos.sysproc.v1 import volume_pb2 as pb
+from nightos.sysproc.v1 import volume_service_pb2 as service
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc_client import volume_transfers
+from sysproc_client._core.values import text
+
+if TYPE_CHECKING:
+    from sysproc_client.volumes import Owner, Volume, Volumes
+
+
+class Copied:
+    """The methods of a volume that copy it."""
+
+    _volumes: "Volumes"
+    message: pb.Volume
+
+    @property
+    def ref(self) -> pb.VolumeRef:
+        """How requests name it."""
+        raise NotImplementedError
+
+    def clone(
+        self,
+        name: str,
+        *,
+        owner: "Owner" = None,
+        on_destroy: str = "delete",
+        overcommit: bool = False,
+        request_id: str | None = None,
+    ) -> "Volume":
+        """Make another volume of what is in it now, also while it is mounted; of the same owner unless one is said.
+
+        Raises AlreadyExists (the name), FailedPrecondition (in use as a raw disk, damaged), LimitExceeded.
+        """
+        asked = self._copy(name, owner, on_destroy, overcommit, request_id)
+        return self._volumes._clone(service.CloneVolumeRequest(**asked))
+
+    def snapshot(
+        self,
+        name: str,
+        *,
+        owner: "Owner" = None,
+        on_destroy: str = "delete",
+        overcommit: bool = False,
+        request_id: str | None = None,
+    ) -> "Volume":
+        """The same, and it can only be read, for ever."""
+        asked = self._copy(name, owner, on_destroy, overcommit, request_id)
+        return self._volumes._snapshot(service.SnapshotVolumeRequest(**asked))
+
+    def export_to(
+        self,
+        target: volume_transfers.PathLike | BinaryIO,
+        *,
+        zstd: bool | None = None,
+        replace: bool = False,
+        progress: volume_transfers.Progress = lambda done, size: None,
+    ) -> bytes:
+        """Write what is in it now, also while it is mounted, into a file: a sparse disk image, or packed by zstd.
+
+        zstd: as the path ends in `.zst`, unless it is said. replace: the file may be there already. An open file
+        is written from its beginning to its end. Returns the digest of the image (docs/VSF.md). Raises
+        FailedPrecondition (in use as a raw disk), LimitExceeded, InternalError, OSError; there is no file then.
+        """
+        connection, stub = self._volumes._connection, self._volumes._stub
+        return volume_transfers.export_to(
+            connection, stub, self.ref, target, zstd=zstd, replace=bool(replace), progress=progress
+        )
+
+    def _copy(
+        self, name: object, owner: "Owner", on_destroy: object, overcommit: object, request_id: object
+    ) -> dict[str, Any]:
+        """What is asked of a copy. The host is named by its id: what is absent is the caller's own container."""
+        from sysproc_client.volumes import owner_ref, policy_number  # noqa: PLC0415 - which has this class as its base
+
+        return {
+            "volume": self.ref,
+            "owner": owner_ref(owner) or ContainerRef(id=self.message.owner_id),
+            "name": text(name, "name"),
+            "on_destroy": policy_number(on_destroy),
+            "request_id": text(request_id or str(uuid.uuid4()), "request_id"),
+            "overcommit": bool(overcommit),
+        }

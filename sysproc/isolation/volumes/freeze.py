@@ -1,0 +1,175 @@
+"""The filesystems of a volume, frozen while a block lasts: a copy of the file is then one of a single moment.
+
+    job (forked by the launcher)                     G (its child: dies with nobody)
+      a detached mount of each filesystem that is
+      mounted, by its loop device
+      fork ─────────────────────────────────────────▶ waits for the end of a pipe
+      FIFREEZE each; the block; FITHAW each
+      closes the pipe, or dies ─────── EOF ─────────▶ FITHAW each; exits
+
+The kernel thaws nothing by itself. So either of the two does when the other is killed; when both are, `thaw` does: the
+daemon runs it after a job that was killed, and at its start for every volume that has a loop device. Which filesystem
+is mounted is asked of sysfs: a device that holds none is somebody's raw disk, of whose writes nothing is known.
+"""
+
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sysproc.failpoints import failpoint
+from sysproc.isolation.builder import enter_own_mount_namespace
+from sysproc.linux.freeze import fifreeze, fithaw
+from sysproc.linux.loop import loop_get_status64, loops_backed_by
+from sysproc.linux.mounts import new_mount
+
+Values = Mapping[str, Any]
+# The type of the filesystem at each place of the file, in bytes.
+Types = Mapping[int, str]
+
+# Those that are written; what is only read needs no freezing.
+FROZEN, READ_ONLY = ("ext4", "btrfs", "xfs"), ("erofs", "squashfs")
+FREE = -1
+# Between the end of the last mount and the end of its device.
+PATIENCE_S, _PAUSE_S = 5.0, 0.01
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+def thaw(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
+    """The job: whatever is frozen of the `files` goes on; each with the `types` of its `places`."""
+    enter_own_mount_namespace()
+    thawed = 0
+    for one in values["volumes"]:
+        with opened(Path(one["file"]), types_of(one)) as tops:
+            thawed += sum(map(thaw_one, tops))
+    return {"thawed": thawed}
+
+
+def types_of(values: Values) -> Types:
+    """As the daemon sends them: places and types."""
+    return {place: kind for place, kind, *_ in values["parts"]}
+
+
+def thaw_one(top: int) -> bool:
+    """Whether it was frozen."""
+    try:
+        fithaw(top)
+    except OSError as failure:
+        if failure.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def frozen(file: Path, types: Types) -> Iterator[None]:
+    """While the block lasts nothing is written into the filesystems of a file. In a mount namespace of its own.
+
+    OSError(EBUSY): a loop device has it, and no filesystem is mounted from that.
+    """
+    refuse_raw(file, types)
+    with opened(file, types) as tops, guarded(tops):
+        for top in tops:
+            fifreeze(top)
+            failpoint("volumes.freeze.after_freeze")
+        yield
+
+
+@contextmanager
+def opened(file: Path, types: Types) -> Iterator[Sequence[int]]:
+    """The top directories of the filesystems of a file that are mounted anywhere."""
+    with ExitStack() as stack:
+        tops = []
+        for device in loops_backed_by(file):
+            kind = types.get(offset_of(device), "")
+            if kind in FROZEN and is_mounted(kind, device):
+                tops.append(top_of(kind, device))
+                stack.callback(os.close, tops[-1])
+        yield tops
+
+
+def refuse_raw(file: Path, types: Types) -> None:
+    """OSError(EBUSY) for a raw disk; a device that goes away with the last mount is waited for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (raw := raw_devices(file, types)) and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+    if raw:
+        raise OSError(errno.EBUSY, "in use as a raw disk", ", ".join(raw))
+
+
+def raw_devices(file: Path, types: Types) -> list[str]:
+    """The loop devices of a file from which no filesystem that we know is mounted."""
+    found = []
+    for device in loops_backed_by(file):
+        offset = offset_of(device)
+        kind = types.get(offset, "")
+        if offset != FREE and kind not in READ_ONLY and not is_mounted(kind, device):
+            found.append(device)
+    return found
+
+
+def offset_of(device: str) -> int:
+    """Where in its file a loop device begins; FREE if it is that by now."""
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(loop_get_status64(fd).lo_offset)
+    except OSError as failure:
+        if failure.errno != errno.ENXIO:
+            raise
+        return FREE
+    finally:
+        os.close(fd)
+
+
+def is_mounted(kind: str, device: str) -> bool:
+    """Whether there is a filesystem of this type from the device, mounted or still used (sysfs, `fs/TYPE`)."""
+    name, known = Path(device).name, Path("/sys/fs", kind)
+    return bool(kind) and ((known / name).exists() or any(known.glob(f"*/devices/{name}")))
+
+
+def top_of(kind: str, device: str) -> int:
+    """The top directory of a filesystem that is mounted already; the fd keeps it."""
+    mounted = new_mount(kind, {"source": device})
+    try:
+        return os.open(f"/proc/self/fd/{mounted}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(mounted)
+
+
+@contextmanager
+def guarded(tops: Sequence[int]) -> Iterator[None]:
+    """G lives while the block does; at its end, or at our death, nothing of these is frozen."""
+    if not tops:
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        guard(theirs, tops)
+    theirs.close()
+    try:
+        yield
+    finally:
+        for top in tops:
+            thaw_one(top)
+        ours.close()
+        os.waitpid(pid, 0)
+
+
+def guard(waiting: socket.socket, tops: Sequence[int]) -> NoReturn:
+    """G: nobody sends anything; the pipe ends when the other end is closed, by whatever."""
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        waiting.recv(1)
+        for top in tops:
+            with suppress(OSError):  # the others are to go on all the same; there is nobody to be told
+                thaw_one(top)
+    finally:
+        os._exit(0)
