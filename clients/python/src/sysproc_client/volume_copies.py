@@ -4,15 +4,17 @@ A part of `sysproc_client.volumes.Volume`; how files are written is in `sysproc_
 """
 
 import uuid
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc_client import volume_transfers
 from sysproc_client._core.values import text
+from sysproc_client.connection import Connection
 
 if TYPE_CHECKING:
+    from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
     from sysproc_client.volumes import Owner, Volume, Volumes
 
 
@@ -89,3 +91,50 @@ class Copied:
             "request_id": text(request_id or str(uuid.uuid4()), "request_id"),
             "overcommit": bool(overcommit),
         }
+
+
+class CopiedVolumes:
+    """The methods of all volumes that copies are made by."""
+
+    _connection: Connection
+    _stub: "VolumeServiceStub"
+
+    def import_from(
+        self,
+        name: str,
+        source: volume_transfers.PathLike | volume_transfers.Readable,
+        *,
+        owner: "Owner" = None,
+        on_destroy: str = "delete",
+        overcommit: bool = False,
+        trusted: bool = False,
+        request_id: str | None = None,
+        progress: volume_transfers.Progress = lambda done, size: None,
+    ) -> "Volume":
+        """Make a volume of a file: a disk image, one filesystem, or either packed by zstd; or of an open file.
+
+        trusted: the host's kernel may mount what is in it; only callers of the host may say so. Raises InvalidArgument
+        (no usable image), PermissionDenied, AlreadyExists, LimitExceeded, OSError; there is no volume then.
+        """
+        from sysproc_client.volumes import Volume, owner_ref, policy_number  # noqa: PLC0415 - as above
+
+        header = service.ImportVolumeRequest.Header(
+            owner=owner_ref(owner),
+            name=text(name, "name"),
+            on_destroy=policy_number(on_destroy),
+            overcommit=bool(overcommit),
+            trusted=bool(trusted),
+            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
+        )
+        imported = volume_transfers.import_from(self._connection, self._stub, header, source, progress)
+        return Volume(cast("Volumes", self), imported.volume)
+
+    def _clone(self, request: service.CloneVolumeRequest) -> "Volume":
+        from sysproc_client.volumes import Volume  # noqa: PLC0415 - as above
+
+        return Volume(cast("Volumes", self), self._connection.call(self._stub.CloneVolume, request).volume)
+
+    def _snapshot(self, request: service.SnapshotVolumeRequest) -> "Volume":
+        from sysproc_client.volumes import Volume  # noqa: PLC0415 - as above
+
+        return Volume(cast("Volumes", self), self._connection.call(self._stub.SnapshotVolume, request).volume)

@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING
 from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
-from sysproc_client import volume_transfers
 from sysproc_client._core.values import bad, reference, size_bytes, text, to_hex
 from sysproc_client.connection import Connection
 from sysproc_client.container import Container, as_datetime
 from sysproc_client.volume_checks import Checked, checked
-from sysproc_client.volume_copies import Copied
+from sysproc_client.volume_copies import Copied, CopiedVolumes
 from sysproc_client.volume_packing import Progress, Source, packed
 
 if TYPE_CHECKING:
@@ -272,7 +271,7 @@ class Volume(Copied):
         self._volumes._delete(self.ref)
 
 
-class Volumes:
+class Volumes(CopiedVolumes):
     """The volumes of a service."""
 
     def __init__(self, connection: Connection, stub: "VolumeServiceStub") -> None:
@@ -406,40 +405,6 @@ class Volumes:
 
     def _trust(self, ref: pb.VolumeRef) -> pb.Volume:
         return self._connection.call(self._stub.TrustVolume, service.TrustVolumeRequest(volume=ref)).volume
-
-    def import_from(
-        self,
-        name: str,
-        source: volume_transfers.PathLike | volume_transfers.Readable,
-        *,
-        owner: Owner = None,
-        on_destroy: str = "delete",
-        overcommit: bool = False,
-        trusted: bool = False,
-        request_id: str | None = None,
-        progress: volume_transfers.Progress = lambda done, size: None,
-    ) -> Volume:
-        """Make a volume of a file: a disk image, one filesystem, or either packed by zstd; or of an open file.
-
-        trusted: the host's kernel may mount what is in it; only callers of the host may say so. Raises InvalidArgument
-        (no usable image), PermissionDenied, AlreadyExists, LimitExceeded, OSError; there is no volume then.
-        """
-        header = service.ImportVolumeRequest.Header(
-            owner=owner_ref(owner),
-            name=text(name, "name"),
-            on_destroy=policy_number(on_destroy),
-            overcommit=bool(overcommit),
-            trusted=bool(trusted),
-            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
-        )
-        imported = volume_transfers.import_from(self._connection, self._stub, header, source, progress)
-        return Volume(self, imported.volume)
-
-    def _clone(self, request: service.CloneVolumeRequest) -> Volume:
-        return Volume(self, self._connection.call(self._stub.CloneVolume, request).volume)
-
-    def _snapshot(self, request: service.SnapshotVolumeRequest) -> Volume:
-        return Volume(self, self._connection.call(self._stub.SnapshotVolume, request).volume)
 
     def _delete(self, ref: pb.VolumeRef) -> None:
         request = service.DeleteVolumeRequest(volume=ref, request_id=str(uuid.uuid4()))
