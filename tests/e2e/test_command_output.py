@@ -44,7 +44,7 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "start": ("a/b", lambda it: it[0]["state"] == "running"),
     "volume create": ("data --size 16M --owner a", lambda it: (it["name"], it["size"]) == ("data", 16 << 20)),
     "mount": ("a data /data", lambda it: [one["path"] for one in it["attached_to"]] == ["/data"]),
-    "volume list": ("", lambda it: [one.keys() >= VOLUME_FIELDS for one in it] == [True]),
+    "volume list": ("", lambda it: [one["name"] for one in it if one.keys() >= VOLUME_FIELDS] == ["sealed", "data"]),
     "umount": ("a /data", lambda it: it["path"] == "/data"),
     "volume grow": ("a/data --size 32M", lambda it: it["size"] == 32 << 20),
     "volume inspect": ("a/data", lambda it: it["attached_to"] == [] and it["filesystems"][0]["label"] == "data"),
@@ -53,6 +53,12 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "volume snapshot": ("a/data before", lambda it: it["snapshot_of"] == "data" and it["snapshot_time"]),
     "volume export": ("a/data {image}", lambda it: it["size"] == 32 << 20 and len(it["digest"]) == 64),
     "volume import": ("back {image} --owner a", lambda it: (it["name"], it["origin"]) == ("back", "foreign")),
+    "volume shrink": ("a/copy --size 24M", lambda it: it["size"] == 24 << 20),
+    "volume attach": ("a a/data", lambda it: it["path"] == "/dev/vsf/data"),
+    "volume detach": ("a a/data", lambda it: it == {"container": "a", "volume": "a/data"}),
+    "volume trust": ("a/data", lambda it: it["origin"] == "trusted"),
+    "volume lock": ("a/sealed", lambda it: it["unlocked"] is False),
+    "volume passwd": ("a/sealed --add --key-file {key} --new-key-file {tar}", lambda it: it["key_slots"] == [0, 1]),
     "volume delete": ("a/data", lambda it: it == ["a/data"]),
     "destroy": ("a/b", lambda it: len(it) == 1 and len(it[0]) == 16),
     "whoami": ("", lambda it: it["authority"] is True),
@@ -88,9 +94,11 @@ def test_every_subcommand_prints_json_if_asked(
 ) -> None:
     archive.add("etc/motd", b"hello")
     (tmp_path / "image.tar").write_bytes(archive.bytes())
-    client.create(name="a")
+    (tmp_path / "key").write_bytes(b"secret")
+    client.volumes.create("sealed", size="40M", owner=client.create(name="a"), encrypt="fs", secret=b"secret")
     for subcommand, (line, holds) in LINES.items():
-        files = {"tar": tmp_path / "image.tar", "tls": tmp_path / "tls", "image": tmp_path / "image.zst"}
+        names = {"tar": "image.tar", "tls": "tls", "image": "image.zst", "key": "key"}
+        files = {word: tmp_path / name for word, name in names.items()}
         words = [*subcommand.split(), *line.format(**files).split()]
         # After `mount`, `-o` is about the mount, as for mount(8).
         option = "--output" if subcommand == "mount" else "-o"
