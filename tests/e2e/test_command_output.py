@@ -58,7 +58,10 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "volume detach": ("a a/data", lambda it: it == {"container": "a", "volume": "a/data"}),
     "volume trust": ("a/data", lambda it: it["origin"] == "trusted"),
     "volume lock": ("a/sealed", lambda it: it["unlocked"] is False),
-    "volume passwd": ("a/sealed --add --key-file {key} --new-key-file {tar}", lambda it: it["key_slots"] == [0, 1]),
+    "volume passwd": (
+        "a/sealed --add --key-file {key} --new-key-file {tar}",
+        lambda it: it["key_slots"] == {"data": [0, 1]},
+    ),
     "volume delete": ("a/data", lambda it: it == ["a/data"]),
     "destroy": ("a/b", lambda it: len(it) == 1 and len(it[0]) == 16),
     "whoami": ("", lambda it: it["authority"] is True),
