@@ -14,7 +14,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -26,7 +26,6 @@ from sysproc.ids import to_hex
 from sysproc.images import FORMAT_TIMEOUT_S, full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from sysproc.linux.files import is_open_elsewhere
-from sysproc.linux.loop import loops_backed_by
 from sysproc.linux.memory import SecretBuffer
 from sysproc.sparse import copy_data, copy_sparse
 from sysproc.storage.state_dir import StateDir
@@ -64,6 +63,8 @@ class VolumeFiles:
         self.encrypted = EncryptedFiles(state_dir.volumes, launcher, self.unlocking)
         self._templates = TemplateStore(state_dir.templates, ".ext4")
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        # Where one is mounted, in words; of whoever knows containers (`sysproc.volume_mounts`). It may block.
+        self.places: Callable[[VolumeRow], Sequence[str]] = lambda _: ()
 
     def lock(self, volume_id: int) -> asyncio.Lock:
         """Whoever changes this volume, or its file, holds it."""
@@ -166,8 +167,8 @@ class VolumeFiles:
         fd, deadline = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC), time.monotonic() + JOB_ENDS_S
         try:
             while is_open_elsewhere(fd):
-                if (devices := loops_backed_by(self.path(row))) or time.monotonic() > deadline:
-                    raise in_use(row, devices or ["a process has its file open"])
+                if (places := self.places(row)) or time.monotonic() > deadline:
+                    raise in_use(row, places or ["something of the service's host has its file open"])
                 time.sleep(_PAUSE_S)
         finally:
             os.close(fd)

@@ -16,7 +16,6 @@ from sysproc.encrypted_files import EncryptedFiles, areas, opened
 from sysproc.errors import FailedPrecondition, NotFound
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
-from sysproc.ids import to_hex
 from sysproc.linux.memory import SecretBuffer
 from sysproc.once import Once, TaskOwner
 from sysproc.running import RunningContainers
@@ -24,7 +23,7 @@ from sysproc.storage import volumes as recorded
 from sysproc.storage.volumes import NONE, READY, VolumeRow
 from sysproc.to_end import to_end
 from sysproc.volume_devices import VolumeDevices
-from sysproc.volume_mounts import Attachment, VolumeMounts
+from sysproc.volume_mounts import Attachment, VolumeMounts, place
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,9 @@ def check_encrypted(row: VolumeRow) -> None:
 
 def mounted(row: VolumeRow, attachments: Sequence[Attachment]) -> FailedPrecondition:
     """Somebody uses it."""
-    users = [f"{to_hex(one.container_id)} at {os.fsdecode(one.path)}" for one in attachments]
+    users = [place(one) for one in attachments]
     return FailedPrecondition(
-        f"The volume {row.name} is in use: mounted in {', '.join(users[:10])}.",
+        f"The volume {row.name} is in use: {', '.join(users[:10])}.",
         resolution="Unmount it there first; `force` does it, and ends what uses it.",
         reason="VOLUME_IN_USE",
         metadata={"volume": row.name, "users": "\n".join(users[:100])},

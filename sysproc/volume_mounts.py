@@ -24,7 +24,7 @@ from sysproc.compression import READ_ONLY
 from sysproc.errors import SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
-from sysproc.ids import from_hex
+from sysproc.ids import from_hex, to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.devices import is_exclusive
 from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
@@ -144,13 +144,14 @@ class VolumeMounts:
         return {
             "file": str(self._host.volume_files.path(volume)),
             "fstype": filesystem.type,
-            "options": options_of(filesystem),
+            "options": options_of(volume, filesystem),
             "path": wanted.path.hex(),
             "read_only": read_only,
             "suid": wanted.suid,
             "noexec": wanted.noexec,
             "exclusive": wanted.exclusive,
             "direct_io": wanted.direct_io,
+            "snapshot": volume.snapshot is not None,
             # Others than the owner, if they may only read, get none of its ids: nothing can be said back.
             "own_ids": not read_only or container.id == volume.owner_id,
             "frame": str(self._frame),
@@ -246,6 +247,10 @@ class VolumeMounts:
         """Where each of these volumes is mounted, by its id."""
         return await to_end(self._attachments, rows)
 
+    def places(self, row: VolumeRow) -> Sequence[str]:
+        """Where it is, in words. Blocks."""
+        return [place(one) for one in self._attachments([row])[row.id]]
+
     def _attachments(self, rows: Sequence[VolumeRow]) -> Mapping[int, Sequence[Attachment]]:
         devices = self._devices.mountable(rows)
         found: dict[int, list[Attachment]] = {row.id: [] for row in rows}
@@ -277,16 +282,24 @@ def raw_attachment(raw: Raw, row: VolumeRow, label: str) -> Attachment:
     return Attachment(from_hex(raw.container), path, label, loop_is_read_only(raw.path), exclusive=True, raw=True)
 
 
+def place(attachment: Attachment) -> str:
+    """Where a volume is, in words for the caller."""
+    how = "attached to" if attachment.raw else "mounted in"
+    return f"{how} {to_hex(attachment.container_id)} at {os.fsdecode(attachment.path)}"
+
+
 def node_name(row: VolumeRow, label: str) -> str:
     """Below /dev/vsf: the volume's name, and the label where there are several filesystems."""
     return row.name if len(row.filesystems) == 1 else f"{row.name}.{label}"
 
 
-def options_of(filesystem: Filesystem) -> Mapping[str, str]:
-    """What is said each time that it is mounted: btrfs does not know by itself how it is to compress."""
-    if filesystem.type == "btrfs" and filesystem.compression:
-        return {"compress": filesystem.compression}
-    return {}
+def options_of(volume: VolumeRow, filesystem: Filesystem) -> Mapping[str, str | None]:
+    """What is said each time that it is mounted: btrfs does not know by itself how it is to compress.
+
+    Of a snapshot the filesystem itself is read-only, or mounting it would be noted in its superblock.
+    """
+    compress = {"compress": filesystem.compression} if filesystem.type == "btrfs" and filesystem.compression else {}
+    return {**compress, **({"ro": None} if volume.snapshot else {})}
 
 
 def filesystem_at(volume: VolumeRow, label: str) -> int:

@@ -227,6 +227,7 @@ def make_parts(
     volumes = Volumes(host, tasks)
     lifetimes = Lifetimes(host, containers)
     mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
+    host.volume_files.places = mounts.places
     frame = settings.runtime_dir / FRAME_NAME
     jails = Jails(host.launcher, host.uid_ranges, frame, host.owner("import"))
     checks, packing = VolumeChecks(host, jails), VolumePacking(host, jails, volumes)

@@ -5,6 +5,7 @@ What other tools say of the copies is in `tests/kernel/test_volume_copy_files.py
 `tests.crash`.
 """
 
+import hashlib
 import os
 import shutil
 import signal
@@ -67,6 +68,32 @@ def says(box: Container, script: str) -> bytes:
     done = box.run(["sh", "-c", script], timeout=60)
     assert done.exit_code == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_snapshot_is_the_same_byte_by_byte_after_it_was_mounted(
+    client: Client, box: Container, daemon: RunningDaemon, kind: str
+) -> None:
+    data = client.volumes.create("data", size=SIZES[kind], fs=kind)
+    data.mount(box, "/data")
+    says(box, "echo text >/data/file")
+    before = set(volume_files(daemon))
+    snapshot = data.snapshot("snapshot")
+    (file,) = set(volume_files(daemon)) - before
+    taken = digest(file)
+    snapshot.mount(box, "/snapshot", read_only=True)
+    assert says(box, "cat /snapshot/file") == b"text\n"
+    client.volumes.unmount(box, "/snapshot")
+    assert digest(file) == taken
+
+
+def digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def volume_files(daemon: RunningDaemon) -> list[Path]:
+    return [*(daemon.state_dir / "volumes").glob("*.vsf")]
 
 
 @pytest.mark.vm

@@ -74,7 +74,7 @@ class Wanted:
 
     file: Path
     fstype: str
-    options: Mapping[str, str]
+    options: Mapping[str, str | None]
     offset: int
     size: int
     path: bytes
@@ -91,7 +91,9 @@ class Wanted:
         names = ("fstype", "options", "offset", "size", "read_only", "suid", "noexec", "own_ids")
         known = {name: values[name] for name in names}
         path = bytes.fromhex(values["path"])
-        use = Use(values.get("exclusive", False), values.get("direct_io", False))
+        use = Use(
+            **{name: values.get(name, False) for name in ("exclusive", "direct_io")}, read_only=values["snapshot"]
+        )
         return cls(file=Path(values["file"]), path=path, frame=Path(values["frame"]), use=use, **known)
 
     @property

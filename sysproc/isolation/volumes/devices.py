@@ -24,6 +24,7 @@ from sysproc.linux.files import f_ofd_getlk, f_ofd_setlk
 from sysproc.linux.loop import (
     LO_FLAGS_AUTOCLEAR,
     LO_FLAGS_DIRECT_IO,
+    LO_FLAGS_READ_ONLY,
     LoopInfo64,
     loop_configure,
     loop_get_status64,
@@ -40,10 +41,14 @@ _PAUSE_S = 0.005
 
 @dataclass(frozen=True)
 class Use:
-    """How the device is wanted. exclusive: by nobody else; direct_io: past the host's page cache."""
+    """How the device is wanted. exclusive: by nobody else; direct_io: past the host's page cache.
+
+    read_only: nothing is written through it, not even by a filesystem that notes where it was mounted.
+    """
 
     exclusive: bool = False
     direct_io: bool = False
+    read_only: bool = False
 
 
 SHARED = Use()
@@ -61,6 +66,7 @@ def device_of(
     of the two wants it alone. EOPNOTSUPP: it is not past the page cache. Blocks.
     """
     flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_DIRECT_IO if block_size or use.direct_io else 0)
+    flags |= LO_FLAGS_READ_ONLY if use.read_only else 0
     made = {"offset": offset, "size": size, "flags": flags, "block_size": block_size, "name": name}
     device_fd, path = _open(file, made, use)
     try:
@@ -136,7 +142,7 @@ def _found(file: Path, offset: int) -> tuple[int, str] | None:
     """The device that another has made. It is opened before it is looked at: so it stays what it is."""
     wanted = os.stat(file)
     for path in loops_backed_by(file):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         if _is_of(fd, wanted, offset):
             return fd, path
         os.close(fd)
