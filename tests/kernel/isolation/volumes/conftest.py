@@ -111,7 +111,7 @@ class Mounting:
 
     async def attach(self, box: Box, path: str = "/data", **wish: Any) -> dict[str, Any]:
         """Mount the volume; returns what the job says."""
-        defaults = {"read_only": False, "suid": False, "noexec": False, "own_ids": True}
+        defaults = {"options": {}, "read_only": False, "suid": False, "noexec": False, "own_ids": True}
         place = {"file": str(self.volume), "fstype": "ext4", "offset": OFFSET, "size": SIZE, "frame": str(self.frame)}
         values = {**place, "path": os.fsencode(path).hex(), **defaults, **wish}
         return dict(await self.launcher.run_job("attach", values, [box.pidfd], timeout_s=60))
