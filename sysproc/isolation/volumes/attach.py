@@ -91,9 +91,8 @@ class Wanted:
         names = ("fstype", "options", "offset", "size", "read_only", "suid", "noexec", "own_ids")
         known = {name: values[name] for name in names}
         path = bytes.fromhex(values["path"])
-        use = Use(
-            **{name: values.get(name, False) for name in ("exclusive", "direct_io")}, read_only=values["snapshot"]
-        )
+        uses = {"exclusive": "exclusive", "direct_io": "direct_io", "read_only": "snapshot"}
+        use = Use(**{name: values.get(said, False) for name, said in uses.items()})
         return cls(file=Path(values["file"]), path=path, frame=Path(values["frame"]), use=use, **known)
 
     @property
