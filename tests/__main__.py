@@ -68,9 +68,10 @@ def read_report(report: Path) -> Outcome:
     return Outcome(Counter(word for word, _ in kinds), tuple(bad))
 
 
-def command(suite: str, arguments: Sequence[str]) -> list[str]:
-    """How one suite is run."""
-    return [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report_of(suite)}", *arguments]
+def command(suite: str, arguments: Sequence[str], directory: Path) -> list[str]:
+    """How one suite is run. Its temporary files are below this directory: sessions at once remove each other's."""
+    own = (f"--junitxml={report_of(suite)}", f"--basetemp={directory / suite}")
+    return [sys.executable, "-m", "pytest", f"tests/{suite}", *own, *arguments]
 
 
 def report_of(suite: str) -> Path:
@@ -78,10 +79,10 @@ def report_of(suite: str) -> Path:
     return REPORTS / f"{suite}.xml"
 
 
-def run(suite: str, arguments: Sequence[str]) -> Outcome:
+def run(suite: str, arguments: Sequence[str], directory: Path) -> Outcome:
     """Run one suite."""
     print(f"\n──── tests/{suite}", flush=True)
-    return outcome(suite, subprocess.run(command(suite, arguments), cwd=ROOT, check=False).returncode)
+    return outcome(suite, subprocess.run(command(suite, arguments, directory), cwd=ROOT, check=False).returncode)
 
 
 def outcome(suite: str, status: int) -> Outcome:
@@ -96,21 +97,19 @@ def outcome(suite: str, status: int) -> Outcome:
 
 
 @contextmanager
-def beside(named: Sequence[str], arguments: Sequence[str]) -> Iterator[Callable[[], list[Outcome]]]:
-    """Run these while others run; what is yielded waits for their end, prints what they said, returns how it was."""
-    again = [sys.executable, "-m", "tests", *named, "--", *arguments]
+def beside(suite: str, arguments: Sequence[str], directory: Path) -> Iterator[Callable[[], Outcome]]:
+    """Run one while others run; what is yielded waits for its end, prints what it said, returns how it was."""
     with tempfile.TemporaryFile() as said:
         # A session of its own, which is ended as a whole.
-        process = subprocess.Popen(again, cwd=ROOT, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(
+            command(suite, arguments, directory), cwd=ROOT, stdout=said, stderr=said, start_new_session=True
+        )
 
-        def ended() -> list[Outcome]:
+        def ended() -> Outcome:
             status = process.wait()
             said.seek(0)
-            print(said.read().decode(errors="replace"), flush=True)
-            found = [outcome(suite, 0) for suite in named]
-            died = status and not any(one.bad for one in found)
-            error = Outcome(Counter(errors=1), (f"ERROR {', '.join(named)}: ended with {status}",))
-            return [*found, error] if died else found
+            print(f"\n──── tests/{suite}", said.read().decode(errors="replace"), sep="\n", flush=True)
+            return outcome(suite, status)
 
         try:
             yield ended
@@ -120,14 +119,14 @@ def beside(named: Sequence[str], arguments: Sequence[str]) -> Iterator[Callable[
                 process.wait()
 
 
-def run_all(named: Sequence[str], arguments: Sequence[str]) -> list[Outcome]:
+def run_all(named: Sequence[str], arguments: Sequence[str], directory: Path) -> list[Outcome]:
     """Run the suites that are named."""
     others = [one for one in named if one not in BESIDE]
     if not others:
-        return [run(suite, arguments) for suite in named]
+        return [run(suite, arguments, directory) for suite in named]
     with ExitStack() as stack:
-        ends = [stack.enter_context(beside([suite], arguments)) for suite in BESIDE if suite in named]
-        return [*(run(suite, arguments) for suite in others), *(one for ended in ends for one in ended())]
+        ends = [stack.enter_context(beside(suite, arguments, directory)) for suite in BESIDE if suite in named]
+        return [*(run(suite, arguments, directory) for suite in others), *(ended() for ended in ends)]
 
 
 def closing_line(counts: Counter[str], seconds: float) -> str:
@@ -149,7 +148,8 @@ def main(arguments: Sequence[str]) -> int:
     if os.geteuid():
         print("not root: the tests that need a real kernel are skipped (`sudo make test` runs them)", flush=True)
     started = time.monotonic()
-    outcomes = run_all(named, rest)
+    with tempfile.TemporaryDirectory(prefix="sysproc-tests-", ignore_cleanup_errors=True) as directory:
+        outcomes = run_all(named, rest, Path(directory))
     counts = sum((one.counts for one in outcomes), Counter[str]())
     bad = [line for one in outcomes for line in one.bad]
     print(f"\n──── {', '.join(named)}", *bad, sep="\n")
