@@ -112,6 +112,17 @@ def _open_node(number: int) -> int:
         return os.open(node, os.O_RDWR | os.O_CLOEXEC)
 
 
+def _let_it_flush(number: int) -> None:
+    """Undo a `write through` that somebody has written for this device (sysfs, `queue/write_cache`), at any time.
+
+    Since Linux 6.11 the device keeps it, whatever it is configured with later; then the kernel passes no flush on to
+    the file, and an fsync inside returns before the disk has anything. A read-only device says so rightly.
+    """
+    cache = Path(f"/sys/block/loop{number}/queue/write_cache")
+    if cache.read_text().strip() != "write back" and not loop_is_read_only(f"/dev/loop{number}"):
+        cache.write_text("write back")
+
+
 def loop_get_status64(device_fd: int) -> LoopInfo64:
     """LOOP_GET_STATUS64: what a device is configured with; OSError(ENXIO) if with nothing."""
     info = LoopInfo64()
@@ -141,7 +152,7 @@ def loop_configure(
     """LOOP_CONFIGURE (Linux 5.8) a free device: its fd and path. offset and size in bytes; block_size: 0 is 512.
 
     With LO_FLAGS_AUTOCLEAR the device frees itself when the fd is closed and nothing has it mounted. name: at most 63
-    bytes, for `loop_name`.
+    bytes, for `loop_name`. A flush of it is an fsync of the file.
     """
     info = LoopInfo64(lo_offset=offset, lo_sizelimit=size, lo_flags=flags, lo_file_name=name.encode())
     config = LoopConfig(fd=backing_fd, block_size=block_size, info=info)
@@ -155,10 +166,12 @@ def loop_configure(
             continue
         try:
             fcntl.ioctl(device, LOOP_CONFIGURE, config)
+            _let_it_flush(number)
         except OSError as failure:
             os.close(device)
             if failure.errno != errno.EBUSY:
-                raise OSError(failure.errno, failure.strerror, f"LOOP_CONFIGURE /dev/loop{number}") from None
+                target = failure.filename or f"LOOP_CONFIGURE /dev/loop{number}"
+                raise OSError(failure.errno, failure.strerror, target) from None
             continue  # somebody else was quicker
         except BaseException:
             os.close(device)
