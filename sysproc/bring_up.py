@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from sysproc.errors import FailedPrecondition, Internal, ResourceExhausted, SysprocError
+from sysproc.errors import FailedPrecondition, Internal, LimitExceeded, ResourceExhausted, SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import to_hex
@@ -35,6 +35,8 @@ from sysproc.undo import Undo
 
 KEEPER_INIT_PIDFD = 4
 KEEPER_LISTENER = 5
+# Init, and its thread.
+_PIDS_OF_INIT = 2
 _ROOT_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 _HOST_IS_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EUSERS, errno.EDQUOT)
 
@@ -54,7 +56,7 @@ async def bring_up(
     async with undo_in_thread() as undo:
         with ExitStack() as fds:
             made = await _prepare(host, row, path, root, undo, fds)
-            built = await _build(host, row, made)
+            built = await _build(host, row, path, made)
         undo.add("the processes", made.cgroup.kill)
         failpoint("containers.start.after_build")
         running = _hold(host, row, path, made.cgroup, made.uids.base, built)
@@ -104,11 +106,32 @@ def _claim(
     return uids, cgroup
 
 
-async def _build(host: Host, row: ContainerRow, made: Prepared) -> Built:
+async def _build(host: Host, row: ContainerRow, path: tuple[str, ...], made: Prepared) -> Built:
     try:
         return await host.launcher.build(_spec(row, made), vsf_fd=made.root_fd, status_fd=made.status_fd)
     except ChildFailed as failure:
+        if failure.errno == errno.EAGAIN and await to_end(_has_no_pids, host, path[:-1]):
+            raise no_pids(row) from failure
         raise build_failed(row, failure) from failure
+
+
+def _has_no_pids(host: Host, path: tuple[str, ...]) -> bool:
+    """Whether one of these containers, from the top down, has as many processes as it may. Blocks."""
+    for depth in range(1, len(path) + 1):
+        cgroup = host.cgroups.open(path[:depth])
+        most = cgroup.limits().pids if cgroup.exists else None
+        if most is not None and most - (cgroup.stats().pids or 0) < _PIDS_OF_INIT:
+            return True
+    return False
+
+
+def no_pids(row: ContainerRow) -> LimitExceeded:
+    """Which one it is, and its figures, are told to nobody: it may be above the caller."""
+    return LimitExceeded(
+        f"Container {to_hex(row.id)} cannot start: a container above it has as many processes as it may.",
+        details=f"While it starts, a container takes {_PIDS_OF_INIT} of what the limits of processes above it leave.",
+        resolution="End what is not needed below that container, or raise its limit (`sysproc update --pids`).",
+    )
 
 
 def build_failed(row: ContainerRow, failure: ChildFailed) -> SysprocError:

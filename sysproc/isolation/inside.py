@@ -128,7 +128,7 @@ def send_own_mounts(spec: ContainerSpec, go: socket.socket) -> None:
 
 
 def in_a_thread(call: Callable[[], T]) -> T:
-    """The result of a call in another thread, or its OSError.
+    """The result of a call in another thread, or its OSError. EAGAIN: there may be no thread more.
 
     A bare thread: each page of Python's that is touched here is copied first, since the launcher has it too.
     """
@@ -145,7 +145,10 @@ def in_a_thread(call: Callable[[], T]) -> T:
         finally:
             over.release()
 
-    _thread.start_new_thread(run, ())
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError as refused:  # by whatever errno: pthread_create(3) has only EAGAIN for what is full
+        raise OSError(errno.EAGAIN, str(refused), "a thread of init") from None
     over.acquire()
     if failed:
         raise failed[0]

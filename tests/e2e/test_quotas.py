@@ -2,7 +2,7 @@
 
 import pytest
 
-from sysproc_client import Client, FailedPrecondition, LimitExceeded
+from sysproc_client import Client, Container, FailedPrecondition, LimitExceeded
 from tests.e2e.conftest import Sysproc
 from tests.e2e.inside import script_inside
 
@@ -69,6 +69,16 @@ def test_a_parents_limits_are_lowered_below_those_of_living_children_and_raised_
     assert b"fork" not in child.run(forks, timeout=30).stderr
     with pytest.raises(FailedPrecondition, match="there are 1"):
         parent.update(descendants=0)
+
+
+def test_more_children_than_a_container_may_have_processes_are_refused_as_a_limit(client: Client) -> None:
+    box = client.create(pids=6)
+    born: list[Container] = []
+    with pytest.raises(LimitExceeded, match="as many processes as it may"):
+        born.extend(client.create(parent=box) for _ in range(6))
+    assert len(born) >= 3
+    born[0].destroy()
+    assert client.create(parent=box).run(["true"]).exit_code == 0
 
 
 def test_users_that_were_named_have_authority_inside(client: Client) -> None:
