@@ -10,6 +10,8 @@ import os
 import stat
 from pathlib import Path
 
+from sysproc.linux.block_devices import devices_with_size
+
 LOOP_CONTROL = "/dev/loop-control"
 LOOP_CONFIGURE, LOOP_GET_STATUS64, LOOP_CTL_GET_FREE, LOOP_CLR_FD = 0x4C0A, 0x4C05, 0x4C82, 0x4C01
 LOOP_SET_STATUS64 = 0x4C04
@@ -61,14 +63,14 @@ def loop_ctl_get_free() -> int:
 def loops_by_file() -> dict[str, list[str]]:
     """The loop devices of this host (`/dev/loop3`), by the path of their file (sysfs, `loop/backing_file`)."""
     found: dict[str, list[str]] = {}
-    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+    for name in devices_with_size("loop"):
         try:
-            backing = file.read_text(errors="surrogateescape").rstrip("\n")
+            backing = Path("/sys/block", name, "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
         except OSError as failure:
             if failure.errno not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
                 raise
-            continue  # it was freed just now
-        found.setdefault(backing, []).append(f"/dev/{file.parts[3]}")
+            continue  # it was freed just now, or is a partition
+        found.setdefault(backing, []).append(f"/dev/{name}")
     return found
 
 
