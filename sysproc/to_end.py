@@ -4,7 +4,7 @@ Only the bridge belongs here. What blocks, and for how long, is the business of 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
@@ -19,7 +19,12 @@ T = TypeVar("T")
 async def to_end(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking call in a thread. A cancellation waits until it is over: nothing it made is lost."""
     work = partial(copy_context().run, call, *args, **kwargs)
-    running = asyncio.get_running_loop().run_in_executor(None, work)
+    return await outlasted(asyncio.get_running_loop().run_in_executor(None, work))
+
+
+async def outlasted(work: Awaitable[T]) -> T:
+    """The result of what goes on by itself. A cancellation waits until it is over: what it needs may go then."""
+    running = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:

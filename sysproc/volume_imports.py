@@ -2,41 +2,44 @@
 
     header    may its sender, is there room, is the name free, as far as that is known -> from where on
     pieces    each in its place, checked -> the file; zstd is unpacked on the way
-    trailer   size and digest right -> what is in it (`settled`) -> the volume is recorded, with its file
+    trailer   size and digest right -> what it becomes -> the volume is recorded, with its file
 
-Broken off, it may go on for ten minutes (`sysproc.held_files`). Until all is there nobody sees a volume, and after a
-crash there is nothing. Only tables and superblocks are read here (`sysproc.storage.vsf.disk`).
+    trusted, by the host     the volume's file, byte by byte: it is mounted
+    as it is                 the same, `foreign`: no kernel mounts it (`sysproc.volume_refusals.check_trusted`)
+    else                     what is in it, copied into filesystems of ours (`sysproc.volume_remake`); or refused
+
+Broken off, it may go on for ten minutes (`sysproc.held_files`); what was copied is copied again then. Until all is
+there nobody sees a volume, and after a crash there is nothing. What an image holds: `sysproc.volume_contents`.
 """
 
 import hashlib
 import os
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sysproc.errors import FailedPrecondition, InvalidArgument, SysprocError
 from sysproc.failpoints import failpoint
 from sysproc.held_files import Held, HeldFiles, Key
 from sysproc.host import Host
 from sysproc.ids import new_volume_id
+from sysproc.jailed import Jails
 from sysproc.sparse import write_sparse
 from sysproc.storage import volumes as recorded
 from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
-from sysproc.storage.volumes import FOREIGN, TRUSTED, Filesystem, NewVolume, VolumeRow
+from sysproc.storage.volumes import FOREIGN, MADE, TRUSTED, Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import disk_full_as_domain_error, give_name, sync_directory, unnamed_file
-from sysproc.storage.vsf.disk import read_disk
 from sysproc.storage.vsf.pieces import digest_of
 from sysproc.storage.vsf.unzstd import Unzstd
-from sysproc.to_end import to_end
-from sysproc.volume_remake import labels_of
-from sysproc.volumes import Volumes
+from sysproc.to_end import outlasted, to_end
+from sysproc.volume_contents import filesystems_of
+from sysproc.volume_remake import Progress, remade
+from sysproc.volumes import Make, Volumes
 
 MOST_BYTES = 2**44
-# Of ext2 and ext3, too: the kernel has one driver for the three.
-_KINDS = {"ext2": "ext4", "ext3": "ext4"}
-OTHER = "other"
 UNFINISHED = "TRANSFER_UNFINISHED"
 
 
@@ -44,7 +47,7 @@ UNFINISHED = "TRANSFER_UNFINISHED"
 class WantedImport:
     """An import that somebody asks for. asked_by: the caller's container; owner_id: whose it will be; None: the host.
 
-    size_bytes: of the image; 0: not known.
+    as_is: it is kept byte by byte, and mounted by nobody; size_bytes: of the image, 0: not known.
     """
 
     asked_by: int | None
@@ -53,6 +56,7 @@ class WantedImport:
     on_destroy: str
     overcommit: bool
     trusted: bool
+    as_is: bool
     request_id: str
     zstd: bool
     size_bytes: int
@@ -73,6 +77,15 @@ class ReceivedPiece:
     sha256: bytes
 
 
+@dataclass(frozen=True)
+class Received:
+    """What an import has become. digest: of its image; skipped: device nodes and attributes that were left out."""
+
+    volume: VolumeRow
+    digest: bytes
+    skipped: int = 0
+
+
 @dataclass
 class Half:
     """How far an import is. next_offset: of the next piece; size: of the image so far."""
@@ -86,8 +99,8 @@ class Half:
 class VolumeImports:
     """One instance, used from one event loop."""
 
-    def __init__(self, host: Host, volumes: Volumes) -> None:
-        self._host, self._volumes, self._database = host, volumes, host.database
+    def __init__(self, host: Host, volumes: Volumes, jails: Jails) -> None:
+        self._host, self._volumes, self._jails, self._database = host, volumes, jails, host.database
         self._held: HeldFiles[Half] = host.imports
 
     async def begin(self, wanted: WantedImport) -> None:
@@ -95,7 +108,10 @@ class VolumeImports:
         await self._volumes.settle_what_is_left()
         if not wanted.overcommit:
             await to_end(self._host.state_dir.check_free, wanted.size_bytes)
-        new = self._new(wanted, max(wanted.size_bytes, 1), ())
+        await self._check(wanted, max(wanted.size_bytes, 1))
+
+    async def _check(self, wanted: WantedImport, size_bytes: int) -> None:
+        new = self._new(wanted, size_bytes, (), FOREIGN)
         await self._database.read(lambda c: recorded.check_volume(c, new, self._asker(wanted)))
 
     @asynccontextmanager
@@ -130,41 +146,58 @@ class VolumeImports:
             await to_end(write_piece, held.fd, held.state, piece)
 
     async def finish(
-        self, held: Held[Half], size_bytes: int, digest: bytes, request: RequestKey | None
-    ) -> tuple[VolumeRow, bytes]:
-        """All is there: the volume, and the digest of its image. size_bytes 0, digest empty: not known."""
-        return await self._volumes.to_its_end(lambda: self._finish(held, size_bytes, digest, request))
+        self, held: Held[Half], size_bytes: int, digest: bytes, request: RequestKey | None, progress: Progress
+    ) -> Received:
+        """All is there. size_bytes 0, digest empty: not known.
 
-    async def _finish(
-        self, held: Held[Half], size_bytes: int, digest: bytes, request: RequestKey | None
-    ) -> tuple[VolumeRow, bytes]:
+        Raises InvalidArgument (damaged, or nothing that is read), LimitExceeded, ResourceExhausted, …
+        """
         wanted = held.state.wanted
         size = whole_size(held.state, size_bytes)
         await to_end(os.ftruncate, held.fd, size)
         found = await to_end(digest_of, held.fd, size)
         if digest not in (b"", found):
             raise bad_transfer("has the digest that it says")
-        new = self._new(wanted, size, await to_end(filesystems_of, held.fd))
+        with volume_counts(held):
+            if wanted.trusted or wanted.as_is:
+                return Received(await self._kept(held, size, request), found)
+            row, skipped = await self._copied(held, request, progress)
+            return Received(row, found, skipped)
+
+    async def _kept(self, held: Held[Half], size: int, request: RequestKey | None) -> VolumeRow:
+        """What was received becomes the file of the volume."""
+        wanted = held.state.wanted
+        origin = TRUSTED if wanted.trusted else FOREIGN
+        new = self._new(wanted, size, await to_end(filesystems_of, held.fd), origin)
         failpoint("volumes.import.after_look")
-        held.owner_id = None  # from here on the volume counts
-        return await self._volumes.add(new, self._asker(wanted), lambda row: self._settled(held, row), request), found
 
-    async def _settled(self, held: Held[Half], row: VolumeRow) -> None:
-        """What was received becomes the file of the volume, as it is.
+        async def put(row: VolumeRow) -> None:
+            await to_end(put_in_place, held.fd, self._host.volume_files.path(row))
 
-        What is foreign is mounted by no kernel (`sysproc.volume_refusals.check_trusted`).
-        """
-        target = self._host.volume_files.path(row)
+        return await self._added(wanted, new, put, request)
 
-        def put() -> None:
-            os.fdatasync(held.fd)
-            failpoint("volumes.import.before_link")
-            give_name(held.fd, target)
-            sync_directory(target.parent)
+    async def _copied(self, held: Held[Half], request: RequestKey | None, progress: Progress) -> tuple[VolumeRow, int]:
+        """What is in it becomes a volume of ours."""
+        wanted, directory = held.state.wanted, self._host.state_dir.volumes
 
-        await to_end(put)
+        async def room(size_bytes: int) -> None:
+            await self._check(wanted, size_bytes)
 
-    def _new(self, wanted: WantedImport, size: int, filesystems: tuple[Filesystem, ...]) -> NewVolume:
+        async with remade(self._jails, held.fd, directory, progress, room) as made:
+            failpoint("volumes.import.after_copy")
+            new = self._new(wanted, made.size_bytes, made.filesystems, MADE)
+
+            async def put(row: VolumeRow) -> None:
+                await to_end(made.write, self._host.volume_files.path(row))
+
+            return await self._added(wanted, new, put, request), made.skipped
+
+    async def _added(self, wanted: WantedImport, new: NewVolume, put: Make, request: RequestKey | None) -> VolumeRow:
+        """Once it is being recorded it goes on to its end; a caller that goes away takes the files only then."""
+        adding = self._volumes.to_its_end(lambda: self._volumes.add(new, self._asker(wanted), put, request))
+        return await outlasted(adding)
+
+    def _new(self, wanted: WantedImport, size: int, filesystems: tuple[Filesystem, ...], origin: str) -> NewVolume:
         return NewVolume(
             id=new_volume_id(),
             owner_id=wanted.owner_id,
@@ -173,7 +206,7 @@ class VolumeImports:
             filesystems=filesystems,
             on_destroy=wanted.on_destroy,
             overcommit=wanted.overcommit,
-            origin=TRUSTED if wanted.trusted else FOREIGN,
+            origin=origin,
         )
 
     def _asker(self, wanted: WantedImport) -> Asker:
@@ -213,20 +246,23 @@ def whole_size(half: Half, size_bytes: int) -> int:
     return half.size
 
 
-def filesystems_of(fd: int) -> tuple[Filesystem, ...]:
-    """What is in the parts of an image. Raises InvalidArgument for what is no usable disk. Blocks."""
-    parts = read_disk(fd)
-    if not parts:
-        raise InvalidArgument(
-            "There is no partition on this disk.",
-            resolution="Import the image of a disk with one, or a file that is one filesystem.",
-            reason="VSF_BROKEN",
-        )
-    found = []
-    for part, label in zip(parts, labels_of(parts), strict=True):
-        kind = OTHER if part.contents is None else _KINDS.get(part.contents.kind, part.contents.kind)
-        found.append(Filesystem(label, kind, part.size_bytes, "" if part.contents is None else part.contents.uuid))
-    return tuple(found)
+@contextmanager
+def volume_counts(held: Held[Half]) -> Iterator[None]:
+    """What was received does not count beside the volume that it becomes; unless it does not become one."""
+    owner_id, held.owner_id = held.owner_id, None
+    try:
+        yield
+    except BaseException:
+        held.owner_id = owner_id
+        raise
+
+
+def put_in_place(fd: int, target: Path) -> None:
+    """An unnamed file gets its name, once all of it is on the disk. Blocks."""
+    os.fdatasync(fd)
+    failpoint("volumes.import.before_link")
+    give_name(fd, target)
+    sync_directory(target.parent)
 
 
 def bad_transfer(rule: str) -> InvalidArgument:

@@ -11,7 +11,7 @@ So the kernel mounts only what our mkfs has made (docs/VSF.md). Read are ext2, e
 import errno
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,12 @@ _PERCENT = (100, 130, 250, 500, 1000)
 _MORE_ROOM = 24 * MIB
 
 Progress = Callable[[Mapping[str, Any]], None]
+# Raises if a volume of this size cannot be made.
+Room = Callable[[int], Awaitable[None]]
+
+
+async def any_room(_: int) -> None:
+    """As large as it becomes."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +68,20 @@ class Remade:
 
 @asynccontextmanager
 async def remade(
-    jails: Jails, source_fd: int, directory: Path, progress: Progress = lambda _: None
+    jails: Jails, source_fd: int, directory: Path, progress: Progress = lambda _: None, room: Room = any_room
 ) -> AsyncIterator[Remade]:
     """Copy what is in a file of others into filesystems of ours, on the disk of this directory.
 
-    Raises InvalidArgument (damaged, or nothing that is read), FailedPrecondition (a tool), ResourceExhausted.
+    room: is asked before each filesystem is begun. Raises InvalidArgument (damaged, or nothing that is read),
+    FailedPrecondition (a tool), ResourceExhausted, and what `room` does.
     Nothing is left after the block but what was written then: how large that is can be recorded before.
     """
     parts = await to_end(read_disk, source_fd)
     for part in parts:
         check_read(part)
-    work = _Remaking(jails, source_fd, directory, progress)
+    if not parts:
+        raise no_partition()
+    work = _Remaking(jails, source_fd, directory, progress, room)
     with ExitStack() as stack:
         made = []
         for part, label in zip(parts, labels_of(parts), strict=True):
@@ -86,8 +95,9 @@ async def remade(
 class _Remaking:
     """One file of others, part by part."""
 
-    def __init__(self, jails: Jails, source_fd: int, directory: Path, progress: Progress) -> None:
+    def __init__(self, jails: Jails, source_fd: int, directory: Path, progress: Progress, room: Room) -> None:
         self._jails, self._source_fd, self._directory, self._progress = jails, source_fd, directory, progress
+        self._room, self._made = room, list[int]()
         self.entries, self.skipped = 0, 0
 
     async def part(self, part: Part, label: str) -> tuple[int, Filesystem]:
@@ -99,11 +109,13 @@ class _Remaking:
 
     async def _part(self, part: Part, label: str, size: int) -> tuple[int, Filesystem]:
         filesystem = Filesystem(label, "ext4", size, str(uuid.uuid4()))
+        await self._room(least_disk_bytes([*self._made, size]))
         with unnamed_file(self._directory) as fd:
             await self._format(fd, filesystem)
             counts = await self._fill(fd, size, part)
             self.entries += counts["entries"]
             self.skipped += counts["skipped_devices"] + counts["skipped_attributes"]
+            self._made.append(size)
             return os.dup(fd), filesystem
 
     async def _format(self, fd: int, filesystem: Filesystem) -> None:
@@ -170,6 +182,11 @@ def labels_of(parts: Sequence[Part]) -> list[str]:
 
 # -- failures
 
+OTHER_WAYS = (
+    "Let the host import it with --trust, if it knows where it comes from; or make an image of ext4 or erofs of what is"
+    " in it; or keep it with --as-is, for a raw disk."
+)
+
 
 class NeedsRecovery(InvalidArgument):
     """The journal of the filesystem has to be replayed before it is read."""
@@ -181,7 +198,7 @@ def check_read(part: Part) -> None:
     if kind not in READ:
         raise InvalidArgument(
             f"What is in the partition {part.label!r} cannot be copied: it is {kind or 'nothing that is known here'}.",
-            resolution="Let the host import it with --trust, or make an image of ext4 or erofs from what is in it.",
+            resolution=OTHER_WAYS,
             reason="VOLUME_NOT_READABLE",
             metadata={"type": kind},
         )
@@ -204,6 +221,15 @@ def reading_failures(part: Part) -> Iterator[None]:
         raise
 
 
+def no_partition() -> InvalidArgument:
+    """It is a disk, and empty."""
+    return InvalidArgument(
+        "There is no partition on this disk.",
+        resolution="Import the image of a disk with one, or a file that is one filesystem.",
+        reason="VSF_BROKEN",
+    )
+
+
 def damaged(part: Part, why: str) -> InvalidArgument:
     """The filesystem is not whole, or was made to mislead."""
     return InvalidArgument(
@@ -219,6 +245,6 @@ def not_supported(part: Part, failure: ChildFailed) -> InvalidArgument:
     return InvalidArgument(
         f"The {kind_of(part)} cannot be copied.",
         details=f"{failure.target}.",
-        resolution="Let the host import it with --trust, or make the image without that.",
+        resolution=OTHER_WAYS,
         reason="VOLUME_NOT_READABLE",
     )

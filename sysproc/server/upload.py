@@ -11,12 +11,12 @@ What becomes of the tar is decided in `sysproc.images` and `sysproc.volume_packi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from sysproc.errors import InvalidArgument
-from sysproc.images import Progress
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 CHUNK_BYTES = 2**20
@@ -64,12 +64,12 @@ class Upload:
 
 
 async def with_progress(
-    work: Callable[[Callable[[Progress], None]], Awaitable[T]],
-) -> AsyncIterator[Progress | T]:
+    work: Callable[[Callable[[P], None]], Awaitable[T]],
+) -> AsyncGenerator[P | T, None]:
     """Run the work and tell how far it is, now and then; its result last. It ends with whoever listens."""
-    latest: list[Progress] = []
+    latest: list[P] = []
 
-    def told(progress: Progress) -> None:
+    def told(progress: P) -> None:
         latest[:] = [progress]
 
     running = asyncio.ensure_future(work(told))

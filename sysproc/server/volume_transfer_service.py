@@ -5,14 +5,16 @@
                     ◀─────────── Beginning: size                          ◀───────────── Ready: from where on
                     ◀─────────── Piece …                       Piece … ────────────────▶
                     ◀─────────── Done: digest                  Trailer ────────────────▶
+                                                                          ◀───────────── Progress, now and then
                                                                           ◀───────────── Imported; or an error
 
 The verbs are in `sysproc.volume_exports` and `sysproc.volume_imports`; other methods in
 `sysproc.server.volume_service`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from nightos.sysproc.v1 import volume_service_pb2 as pb
 from sysproc.held_files import Held
@@ -20,6 +22,7 @@ from sysproc.server.call import Call
 from sysproc.server.convert import volume_transfers as convert
 from sysproc.server.convert.volumes import volume_to_proto
 from sysproc.server.starts import Starts
+from sysproc.server.upload import with_progress
 from sysproc.storage.requests import RequestKey
 from sysproc.volume_exports import VolumeExports
 from sysproc.volume_imports import Half, VolumeImports, bad_transfer, unfinished
@@ -65,20 +68,29 @@ class VolumeTransferMethods:
         async with self._imports.opened(wanted) as held:
             yield pb.ImportVolumeResponse(ready=Ready(offset=held.state.next_offset))
             async with self._starts.turn(call.caller.container_id):
-                yield await self._received(requests, held, key)
+                size_bytes, digest = await self._received(requests, held)
+                async with aclosing(self._finished(held, size_bytes, digest, key)) as answers:
+                    async for answer in answers:
+                        yield answer
 
-    async def _received(self, requests: Requests, held: Held[Half], key: RequestKey | None) -> pb.ImportVolumeResponse:
+    async def _received(self, requests: Requests, held: Held[Half]) -> tuple[int, bytes]:
+        """What the trailer says: size and digest."""
         async for request in requests:
             match request.WhichOneof("part"):
                 case "piece":
                     await self._imports.receive(held, convert.piece_from_proto(request.piece, held.state.wanted))
                 case "trailer":
-                    size_bytes, digest = convert.trailer_from_proto(request.trailer)
-                    row, digest = await self._imports.finish(held, size_bytes, digest, key)
-                    return pb.ImportVolumeResponse(imported=Imported(volume=volume_to_proto(row), digest=digest))
+                    return convert.trailer_from_proto(request.trailer)
                 case _:
                     raise bad_transfer("is one `header`, then pieces, then one `trailer`")
         raise unfinished()
+
+    async def _finished(
+        self, held: Held[Half], size_bytes: int, digest: bytes, key: RequestKey | None
+    ) -> AsyncGenerator[pb.ImportVolumeResponse, None]:
+        async with aclosing(with_progress(partial(self._imports.finish, held, size_bytes, digest, key))) as updates:
+            async for update in updates:
+                yield convert.import_update_to_proto(update)
 
     async def AbandonTransfer(self, request: pb.AbandonTransferRequest, call: Call) -> pb.AbandonTransferResponse:
         """See the proto."""

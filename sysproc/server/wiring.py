@@ -236,7 +236,7 @@ def make_parts(
     keys = VolumeKeys(host, containers.life.held, mounts, tasks)
     raw = RawVolumes(host, containers.life.held)
     copies = VolumeCopies(host, volumes)
-    exports, imports = VolumeExports(host, volumes, copies.files), VolumeImports(host, volumes)
+    exports, imports = VolumeExports(host, volumes, copies.files), VolumeImports(host, volumes, jails)
     verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw, packing, copies, exports, imports)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
     ours = our_services(host, verbs, starts)

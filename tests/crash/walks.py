@@ -151,11 +151,13 @@ def copies(client: Client, _: Acknowledged) -> None:
 
 
 def transfers(client: Client, _: Acknowledged) -> None:
-    """A volume to a file, and back."""
+    """A volume to a file, and back: trusted, and copied into a filesystem of ours."""
     image = io.BytesIO()
     client.volumes.create("sent", size="16M").export_to(image)
-    image.seek(0)
-    client.volumes.import_from("received", image, trusted=True)
+    for trusted in (True, False):
+        image.seek(0)
+        with whatever_fails():
+            client.volumes.import_from(f"trusted-{trusted}".lower(), image, trusted=trusted)
 
 
 _ALL = (images, processes, containers, volumes, packed, resizing, raw_disks, mounts, encrypted, copies, transfers)

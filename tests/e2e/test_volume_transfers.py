@@ -119,7 +119,7 @@ def test_packed_it_is_what_zstd_reads_and_writes(client: Client, data: Volume, t
     subprocess.run(["zstd", "-q", "-f", "--long=27", plain, "-o", packed], check=True)
     again = tmp_path / "again.img"
     for source in (packed, io.BytesIO(packed.read_bytes()), plain, io.BytesIO(plain.read_bytes())):
-        copy = client.volumes.import_from("copy", source)
+        copy = client.volumes.import_from("copy", source, as_is=True)
         assert (copy.origin, copy.size) == ("foreign", 64 * MIB)
         copy.export_to(again, replace=True)
         assert again.read_bytes() == plain.read_bytes()
@@ -140,14 +140,21 @@ def test_a_file_without_a_table_is_a_volume_too(client: Client, box: Container, 
     says(box, "test -e /clone/file")
 
 
-def test_what_is_foreign_is_not_mounted(client: Client, box: Container, data: Volume, tmp_path: Path) -> None:
+def test_what_is_kept_as_it_is_is_not_mounted(client: Client, box: Container, data: Volume, tmp_path: Path) -> None:
     data.export_to(tmp_path / "image")
-    copy = client.volumes.import_from("copy", tmp_path / "image")
+    copy = client.volumes.import_from("copy", tmp_path / "image", as_is=True)
     with pytest.raises(FailedPrecondition, match="written elsewhere"):
         copy.mount(box, "/copy")
     with pytest.raises(FailedPrecondition, match="written elsewhere"):
         copy.grow("128M")
     assert copy.clone("clone").origin == "foreign"
+    copy.attach(box)
+    copy.detach(box)
+    with pytest.raises(InvalidArgument, match="trusted"):
+        client.volumes.import_from("other", tmp_path / "image", as_is=True, trusted=True)
+    copy.trust()
+    copy.mount(box, "/copy")
+    assert says(box, "cat /copy/file") == b"kept\n"
 
 
 def test_what_is_no_image_is_refused_and_leaves_nothing(client: Client, daemon: RunningDaemon, tmp_path: Path) -> None:
@@ -186,7 +193,7 @@ client.volumes.create("data", size="16M").export_to("/tmp/image")
 copy = client.volumes.import_from("copy", "/tmp/image")
 answer = [copy.origin, copy.owner_id]
 """
-    assert script_inside(box, script) == ["foreign", box.id]
+    assert script_inside(box, script) == ["made", box.id]
     refused = 'client.volumes.import_from("x", "/tmp/image", trusted=True)'
     assert script_inside(box, refused) == ["PermissionDenied", "TRUST"]
     for attempt in (
@@ -291,8 +298,10 @@ def test_the_command_carries_volumes(sysproc: Sysproc, client: Client, data: Vol
     assert sysproc("volume", "import", "copy", file, "--trust").stdout == b"copy\n"
     raw = sysproc("volume", "export", "copy", "-").stdout
     assert len(raw) == 64 * MIB
-    client.volumes.get("copy").delete()
-    assert sysproc("volume", "import", "copy", "-", input=raw).stdout == b"copy\n"
+    for option, origin in (([], "made"), (["--as-is"], "foreign")):
+        client.volumes.get("copy").delete()
+        assert sysproc("volume", "import", "copy", "-", *option, input=raw).stdout == b"copy\n"
+        assert client.volumes.get("copy").origin == origin
     for arguments, says_so in (
         (("export", "nothing", "-"), b"There is no volume"),
         (("export", "data", file), b"one already"),

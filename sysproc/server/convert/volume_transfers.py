@@ -5,16 +5,18 @@ is in `sysproc.server.volume_transfer_service`.
 """
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from nightos.sysproc.v1 import volume_service_pb2 as service
 from sysproc.errors import PermissionDenied
 from sysproc.server import validate
-from sysproc.server.convert.volumes import ON_DESTROY, check_overcommit
+from sysproc.server.convert.volumes import ON_DESTROY, check_overcommit, volume_to_proto
 from sysproc.server.validate import Findings
 from sysproc.storage.hierarchy import ContainerRow
 from sysproc.storage.vsf.pieces import PIECE_BYTES, Piece
 from sysproc.volume_exports import WantedExport
-from sysproc.volume_imports import MOST_BYTES, ReceivedPiece, WantedImport, bad_transfer, is_transfer_id
+from sysproc.volume_imports import MOST_BYTES, Received, ReceivedPiece, WantedImport, bad_transfer, is_transfer_id
 
 DIGEST_BYTES = 32
 ENCODINGS = {
@@ -62,6 +64,7 @@ def import_from_proto(
         findings.check(header.on_destroy in ON_DESTROY, "header.on_destroy", "is nothing that can become of a volume")
         findings.check(is_transfer_id(header.request_id), "header.request_id", "is no UUID")
         findings.check(header.encoding in ENCODINGS, "header.encoding", "is none that there is")
+        findings.check(not (header.trusted and header.as_is), "header.as_is", "is nothing beside `trusted`")
         findings.check(header.size_bytes <= MOST_BYTES, "header.size_bytes", f"is more than {MOST_BYTES}")
         return WantedImport(
             asked_by=viewer,
@@ -70,6 +73,7 @@ def import_from_proto(
             on_destroy=ON_DESTROY.get(header.on_destroy, "delete"),
             overcommit=header.overcommit,
             trusted=header.trusted,
+            as_is=header.as_is,
             request_id=header.request_id.lower(),
             zstd=ENCODINGS.get(header.encoding, False),
             size_bytes=header.size_bytes,
@@ -87,6 +91,16 @@ def piece_from_proto(piece: service.Piece, wanted: WantedImport) -> ReceivedPiec
     if not 0 < piece.size_bytes <= MOST_BYTES:
         raise bad_transfer("has no empty piece, and none larger than a volume")
     return ReceivedPiece(piece.offset, piece.size_bytes, piece.data, piece.sha256)
+
+
+def import_update_to_proto(update: Mapping[str, Any] | Received) -> service.ImportVolumeResponse:
+    """How far the copy of what was received is, or what it has become."""
+    if isinstance(update, Received):
+        volume = volume_to_proto(update.volume)
+        imported = service.ImportVolumeResponse.Imported(volume=volume, digest=update.digest, skipped=update.skipped)
+        return service.ImportVolumeResponse(imported=imported)
+    progress = service.ImportVolumeResponse.Progress(copied_bytes=update["bytes"], entries=update["entries"])
+    return service.ImportVolumeResponse(progress=progress)
 
 
 def trailer_from_proto(trailer: service.ImportVolumeRequest.Trailer) -> tuple[int, bytes]:

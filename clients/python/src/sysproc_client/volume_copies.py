@@ -4,6 +4,7 @@ A part of `sysproc_client.volumes.Volume`; how files are written is in `sysproc_
 """
 
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from nightos.sysproc.v1 import volume_pb2 as pb
@@ -108,13 +109,18 @@ class CopiedVolumes:
         on_destroy: str = "delete",
         overcommit: bool = False,
         trusted: bool = False,
+        as_is: bool = False,
         request_id: str | None = None,
         progress: volume_transfers.Progress = lambda done, size: None,
+        skipped: Callable[[int], object] = lambda count: None,
     ) -> "Volume":
         """Make a volume of a file: a disk image, one filesystem, or either packed by zstd; or of an open file.
 
-        trusted: the host's kernel may mount what is in it; only callers of the host may say so. Raises InvalidArgument
-        (no usable image), PermissionDenied, AlreadyExists, LimitExceeded, OSError; there is no volume then.
+        What is in it is copied into filesystems of the service's own, unless one of these is said: trusted, its bytes
+        are kept, and the host's kernel may mount them, which only callers of the host may say; as_is, they are kept for
+        a raw disk, and not mounted. skipped: is given how many device nodes and the like were left out of the copy.
+        Raises InvalidArgument (no usable image, or damaged, or of a type that cannot be copied), PermissionDenied,
+        AlreadyExists, LimitExceeded, OSError; there is no volume then.
         """
         from sysproc_client.volumes import Volume, owner_ref, policy_number  # noqa: PLC0415 - as above
 
@@ -124,9 +130,12 @@ class CopiedVolumes:
             on_destroy=policy_number(on_destroy),
             overcommit=bool(overcommit),
             trusted=bool(trusted),
+            as_is=bool(as_is),
             request_id=text(request_id or str(uuid.uuid4()), "request_id"),
         )
         imported = volume_transfers.import_from(self._connection, self._stub, header, source, progress)
+        if imported.skipped:
+            skipped(imported.skipped)
         return Volume(cast("Volumes", self), imported.volume)
 
     def _clone(self, request: service.CloneVolumeRequest) -> "Volume":

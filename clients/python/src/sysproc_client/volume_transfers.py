@@ -40,7 +40,7 @@ from sysproc_client.connection import Connection
 if TYPE_CHECKING:
     from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
 
-# How much of the image is done, and its size; 0: not known.
+# How much of the image is done, and its size; 0: not known. All sent, then how much of it has been copied there.
 Progress = Callable[[int, int], object]
 PathLike = str | os.PathLike[str]
 
@@ -239,9 +239,13 @@ class Import:
         """All of it. Raises SysprocError, OSError."""
         try:
             for answer in connection.repeated(lambda: self._call(stub), connection.attempts()):
-                if answer.WhichOneof("update") == "imported":
+                kind = answer.WhichOneof("update")
+                if kind == "imported":
                     return answer.imported
-                self._ready.set_result(answer.ready.offset)
+                if kind == "ready":
+                    self._ready.set_result(answer.ready.offset)
+                else:
+                    self._progress(answer.progress.copied_bytes, 0)
         except BaseException as failure:
             self._ready.cancel()
             abandon(connection, stub, self._header.request_id)
