@@ -17,7 +17,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sysproc.errors import FailedPrecondition, InvalidArgument, SysprocError
@@ -35,7 +35,7 @@ from sysproc.storage.vsf.clone import disk_full_as_domain_error, give_name, sync
 from sysproc.storage.vsf.pieces import digest_of
 from sysproc.storage.vsf.unzstd import Unzstd
 from sysproc.to_end import outlasted, to_end
-from sysproc.volume_contents import filesystems_of
+from sysproc.volume_contents import contents_of
 from sysproc.volume_remake import Progress, remade
 from sysproc.volumes import Make, Volumes
 
@@ -168,7 +168,8 @@ class VolumeImports:
         """What was received becomes the file of the volume."""
         wanted = held.state.wanted
         origin = TRUSTED if wanted.trusted else FOREIGN
-        new = self._new(wanted, size, await to_end(filesystems_of, held.fd), origin)
+        contents = await to_end(contents_of, held.fd, to_be_opened=wanted.trusted)
+        new = replace(self._new(wanted, size, contents.filesystems, origin), encryption=contents.encryption)
         failpoint("volumes.import.after_look")
 
         async def put(row: VolumeRow) -> None:

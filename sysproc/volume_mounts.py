@@ -97,7 +97,7 @@ class VolumeMounts:
     def __init__(self, host: Host, held: RunningContainers, frame: Path) -> None:
         self._host, self._held, self._frame = host, held, frame
         self._devices = VolumeDevices(host.state_dir)
-        self.opening = VolumeOpening(host.volume_files, self._devices)
+        self.opening = VolumeOpening(host.volume_files, self._devices, host.database)
 
     # -- mount
 
@@ -117,6 +117,7 @@ class VolumeMounts:
             check_plain(row, exclusive=wanted.exclusive, direct_io=wanted.direct_io)
             if not wanted.read_only:
                 check_changeable(row)
+            row = await self.opening.known(row, wanted.filesystem, secret)
             at = filesystem_at(row, wanted.filesystem)
             values = await to_end(self._values, container, row, row.filesystems[at], wanted)
             if wanted.exclusive:

@@ -4,13 +4,14 @@
     encrypted, open          the device that there is: no secret is asked for, none is looked at
     encrypted, locked        opened with the secret; the device is made by the job that mounts, and keeps it open
     encrypted, broken        its process was killed: refused until it is unmounted everywhere
+    imported, never open     opened with the secret, looked into, and recorded: what is in it is known then
 
 The caller holds the volume's lock (`sysproc.volume_files`). The processes are started in `sysproc.unlocking`.
 """
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,18 @@ from typing import Any
 
 from sysproc.encrypted_files import areas, must_have, opened
 from sysproc.errors import FailedPrecondition
+from sysproc.failpoints import failpoint
 from sysproc.ids import to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.decrypted_devices import found
 from sysproc.linux.memory import SecretBuffer
-from sysproc.storage.volumes import NONE, WHOLE, VolumeRow
+from sysproc.storage import volumes as recorded
+from sysproc.storage.database import Database
+from sysproc.storage.volumes import LUKS, NONE, WHOLE, Filesystem, VolumeRow
 from sysproc.storage.vsf.disk import Part, read_disk
-from sysproc.storage.vsf.gpt import Partition, read_gpt
 from sysproc.to_end import to_end
 from sysproc.unlocking import Opened
+from sysproc.volume_contents import inside_one, inside_whole
 from sysproc.volume_devices import VolumeDevices, name_for
 from sysproc.volume_files import VolumeFiles
 
@@ -42,10 +46,22 @@ class Source:
 class VolumeOpening:
     """One instance, used from one event loop."""
 
-    def __init__(self, files: VolumeFiles, devices: VolumeDevices) -> None:
-        self._files, self._devices = files, devices
+    def __init__(self, files: VolumeFiles, devices: VolumeDevices, database: Database) -> None:
+        self._files, self._devices, self._database = files, devices, database
         # Is told of a volume that is open from now on, and given the pidfd of its process.
         self.on_opened: Callable[[VolumeRow, int], None] = lambda _, pidfd: os.close(pidfd)
+
+    async def known(self, row: VolumeRow, label: str, secret: SecretBuffer | None) -> VolumeRow:
+        """The volume with what is in it, or in the filesystem of this label, recorded. Raises as `source`."""
+        at = unknown_at(row, label)
+        if at is None:
+            return row
+        with opened(self._files.path(row), os.O_RDWR) as fd:
+            area = (await to_end(areas, fd, row.encryption))[at]
+            async with self._files.unlocking.opened(area, must_have(secret, row)) as file:
+                found = await to_end(looked_into, row, at, file.fd)
+        failpoint("volumes.known.before_record")
+        return await self._database.write(lambda c: recorded.set_filesystems(c, row.id, found))
 
     @asynccontextmanager
     async def source(self, row: VolumeRow, at: int, secret: SecretBuffer | None) -> AsyncIterator[Source]:
@@ -82,6 +98,23 @@ class VolumeOpening:
             return await self._files.unlocking.open(every[0 if row.encryption == WHOLE else at], secret)
 
 
+def unknown_at(row: VolumeRow, label: str) -> int | None:
+    """Which part of a volume that was imported has to be opened before it is known what is in it; None: none."""
+    if row.encryption == NONE:
+        return None
+    labels, single = [one.label for one in row.filesystems], len(row.filesystems) == 1
+    at = 0 if row.encryption == WHOLE or (single and not label) else labels.index(label) if label in labels else None
+    return at if at is not None and row.filesystems[at].type == LUKS else None
+
+
+def looked_into(row: VolumeRow, at: int, fd: int) -> Sequence[Filesystem]:
+    """The filesystems of a volume, with what was found in the decrypted file of one part. Blocks."""
+    if row.encryption == WHOLE:
+        return inside_whole(fd)
+    found = inside_one(fd, row.filesystems[at])
+    return [*row.filesystems[:at], found, *row.filesystems[at + 1 :]]
+
+
 def _plain(file: Path, at: int) -> Mapping[str, Any]:
     with opened(file, os.O_RDONLY) as fd:
         return _place(read_disk(fd)[at])
@@ -96,18 +129,18 @@ def _decrypted(row: VolumeRow, at: int, file: Path, now: Opened | None) -> Mappi
     return {**place, "encrypted": {**which, "block_size": size}}
 
 
-def _table_inside(row: VolumeRow, file: Path, now: Opened | None) -> tuple[Partition, ...]:
+def _table_inside(row: VolumeRow, file: Path, now: Opened | None) -> tuple[Part, ...]:
     """Of a volume that is encrypted as a whole: from the decrypted file, or the device that is over it."""
     if now is not None:
-        return read_gpt(now.file.fd).partitions
+        return read_disk(now.file.fd)
     fd, _ = found(name_for(row, file, 0))
     try:
-        return read_gpt(fd).partitions
+        return read_disk(fd)
     finally:
         os.close(fd)
 
 
-def _place(partition: Partition | Part) -> dict[str, int]:
+def _place(partition: Part) -> dict[str, int]:
     return {"offset": partition.offset_bytes, "size": partition.size_bytes}
 
 

@@ -19,7 +19,7 @@ from sysproc.errors import (
 from sysproc.ids import to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.running import RunningContainer
-from sysproc.storage.volumes import FOREIGN, NONE, VolumeRow
+from sysproc.storage.volumes import FOREIGN, LUKS, NONE, VolumeRow
 
 _OF_THE_PATH = (
     *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG),
@@ -57,6 +57,17 @@ def check_plain(volume: VolumeRow, **wish: bool) -> None:
             f"The volume {volume.name} is encrypted: it is not mounted exclusively, nor with direct I/O.",
             resolution="Leave `exclusive` and `direct_io` out. What is decrypted is in memory once in any case.",
             reason="ENCRYPTED",
+            metadata={"volume": volume.name},
+        )
+
+
+def check_known(volume: VolumeRow) -> None:
+    """Raise FailedPrecondition for what was imported encrypted, and not opened since: what is in it is not known."""
+    if volume.encryption != NONE and volume.filesystems[-1].type == LUKS:
+        raise FailedPrecondition(
+            f"The volume {volume.name} was imported encrypted: which filesystem is in it is not known yet.",
+            resolution="Mount it once, with its passphrase or key file.",
+            reason="VOLUME_NOT_KNOWN",
             metadata={"volume": volume.name},
         )
 

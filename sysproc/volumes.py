@@ -36,7 +36,7 @@ from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
 from sysproc.storage.volumes import CREATING, DELETING, NONE, READY, Filesystem, NewVolume, Page, VolumeRow
 from sysproc.to_end import to_end
-from sysproc.volume_refusals import check_changeable, check_trusted
+from sysproc.volume_refusals import check_changeable, check_known, check_trusted
 from sysproc.volume_resize import VolumeResize
 
 log = structlog.get_logger()
@@ -255,6 +255,7 @@ class Volumes:
                 return row
             check_changeable(row)
             check_trusted(row)
+            check_known(row)
             await to_end(self._check_growable, row)
             if row.encryption != NONE:
                 must_have(secret, row)

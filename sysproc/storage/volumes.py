@@ -32,6 +32,8 @@ MADE, TRUSTED, FOREIGN = "made", "trusted", "foreign"
 # What of it is encrypted: nothing, what is in each partition, or all of its file, the partition table inside.
 BROKEN = "volume.broken"
 NONE, FILESYSTEMS, WHOLE = "none", "filesystems", "whole"
+# The type of what is encrypted and was imported: which filesystem is in it is known when it is opened first.
+LUKS = "luks"
 # An owner that is one of these gets no volume: it may be gone, with all its traces, at any moment.
 UNSETTLED_OWNERS = ("creating", *hierarchy.DYING)
 NAME_CHARACTERS = 63
@@ -310,6 +312,11 @@ def undo_grow(connection: Connection, volume_id: int) -> None:
     row = _must(connection, volume_id)
     if row.grown_from is not None:
         _change(connection, volume_id, "volume.not_grown", {"size_bytes": row.grown_from, "grown_from": None})
+
+
+def set_filesystems(connection: Connection, volume_id: int, filesystems: Sequence[Filesystem]) -> VolumeRow:
+    """Record what was found in it when it was opened first."""
+    return _change(connection, volume_id, "volume.known", {"filesystems": [asdict(one) for one in filesystems]})
 
 
 def set_origin(connection: Connection, volume_id: int, origin: str) -> VolumeRow:

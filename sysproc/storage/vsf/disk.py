@@ -34,7 +34,7 @@ def read_disk(fd: int) -> tuple[Part, ...]:
             Part(one.label, one.offset_bytes, one.size_bytes, probe(fd, one.offset_bytes, one.size_bytes))
             for one in read_gpt(fd).partitions
         )
-    size = os.fstat(fd).st_size
+    size = os.lseek(fd, 0, os.SEEK_END)  # of a file or of a block device
     contents = probe(fd, 0, size)
     if contents is None:
         raise broken("it has an MBR partition table" if _has_mbr(fd) else "it is neither a disk nor a filesystem")

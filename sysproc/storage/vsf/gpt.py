@@ -163,7 +163,7 @@ def read_gpt(fd: int) -> Gpt:
 
 def has_gpt(fd: int) -> bool:
     """Whether there is something that calls itself a GUID partition table, at either end; it may be damaged."""
-    backup_at = (os.fstat(fd).st_size // SECTOR - 1) * SECTOR
+    backup_at = (os.lseek(fd, 0, os.SEEK_END) // SECTOR - 1) * SECTOR
     return any(_is_signed(fd, at) for at in (SECTOR, LARGE_SECTOR, backup_at) if at > 0)
 
 
