@@ -170,9 +170,9 @@ def transfers(client: Client, _: Acknowledged) -> None:
             client.volumes.import_from(f"trusted-{trusted}".lower(), image, trusted=trusted)
 
 
-_ALL = (images, processes, containers, volumes, packed, resizing, raw_disks, mounts)
-_ALL += (encrypted, carried, copies, transfers)
-WALKS: dict[str, Walk] = {walk.__name__: walk for walk in _ALL}
+_ALONE = (images, processes, containers, volumes, packed, resizing, raw_disks, mounts)
+_CARRIED = (encrypted, carried, copies, transfers)
+WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (*_ALONE, *_CARRIED)}
 
 
 def walk(endpoint: str, acknowledged: Acknowledged, names: list[str]) -> None:

@@ -8,6 +8,7 @@ import io
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,12 @@ def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[
 
 def delete_all(client: Client) -> None:
     for volume in client.volumes.list():
-        wait_until(lambda one=volume: not one.refresh().unlocked, "nothing holds it")
+        wait_until(partial(is_locked, volume), "nothing holds it")
         volume.delete()
+
+
+def is_locked(volume: Volume) -> bool:
+    return not volume.refresh().unlocked
 
 
 @pytest.fixture
