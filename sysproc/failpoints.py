@@ -1,6 +1,7 @@
 """Failpoints: named places in every verb where a test makes the process fail, stop or die.
 
     SYSPROC_FAILPOINTS="containers.create.after_mount=kill;storage.clone.before_sync=delay(0.2)"
+    SYSPROC_FAILPOINTS="@/path"     the same in a file, which is read again whenever it was replaced
 
     raise        OSError(EIO) is raised there
     kill         the process kills itself with SIGKILL
@@ -8,7 +9,7 @@
     touch(PATH)  creates PATH: it was here
     block(PATH)  creates PATH, and goes on once PATH has been removed (the test kills something meanwhile)
 
-A term may begin with `N*`: it acts the first N times only. Off, a failpoint costs one test of an empty dict.
+A term may begin with `N*`: it acts the first N times only. Off, a failpoint costs two tests, for None and for an empty dict.
 The names are found by reading the sources (tests/crash), so each is written as a literal. Only test hooks belong here.
 """
 
@@ -83,7 +84,27 @@ def _parse(text: str) -> dict[str, _Armed]:
     return {name: _Armed(name, term) for name, term in pairs}
 
 
-_armed = _parse(os.environ.get(VARIABLE, ""))
+class _File:
+    """Where a test writes what is armed. A process that cannot see it any more keeps what it has read."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._seen = path, (0, 0)
+
+    def look(self) -> None:
+        """Arm what is in it, if it is another than before."""
+        try:
+            found = os.stat(self._path)
+            if (found.st_ino, found.st_mtime_ns) != self._seen:
+                self._seen = found.st_ino, found.st_mtime_ns
+                arm(Path(self._path).read_text())
+        except OSError as failure:
+            if failure.errno not in (errno.ENOENT, errno.EACCES, errno.ENOTDIR):
+                raise
+
+
+_said = os.environ.get(VARIABLE, "")
+_file = _File(_said[1:]) if _said.startswith("@") else None
+_armed = _parse("" if _file else _said)
 
 
 def arm(text: str) -> None:
@@ -94,5 +115,7 @@ def arm(text: str) -> None:
 
 def failpoint(name: str) -> None:
     """A step of a verb ends here; act if a test has armed this name."""
+    if _file is not None:
+        _file.look()
     if _armed and (armed := _armed.get(name)) is not None:
         armed()

@@ -9,8 +9,8 @@ start with the failpoint armed -> the walks that meet it, whatever fails -> kill
 import os
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from sysproc.compression import READ_ONLY
 from sysproc.storage.vsf.disk import read_disk
 from sysproc_client import Client
+from tests.crash.conftest import arm
 from tests.crash.failpoints import all_failpoints
 from tests.crash.walks import WALKS, Acknowledged, walk
 from tests.e2e.daemon import RunningDaemon
@@ -26,24 +27,31 @@ from tests.waiting import wait_until
 FAILPOINTS = all_failpoints()
 # There the process sees the container's files only: it cannot touch ours. The other actions work.
 NO_FILES = {"inside.after_pivot": ["containers"], "volumes.attach.before_move": ["mounts"]}
-# A failpoint's name, and the walks that come to it.
-Meetings = Mapping[str, list[str]]
+
+
+@dataclass
+class Meetings:
+    """Which walks come to a failpoint, by its name; which ones every start comes to."""
+
+    walks: dict[str, list[str]]
+    at_start: set[str] = field(default_factory=set)
 
 
 @pytest.fixture(scope="module")
 def meetings(daemon: RunningDaemon) -> Meetings:
-    """Each walk, and the start after it, with all failpoints marked."""
-    found: dict[str, list[str]] = {name: list(walks) for name, walks in NO_FILES.items()}
+    """A start, then each walk, and the start after it, with all failpoints marked."""
+    found = Meetings({name: list(walks) for name, walks in NO_FILES.items()})
     for name in WALKS:
         markers = fresh_markers(daemon)
-        terms = ";".join(f"{one}=touch({markers}/{one})" for one in FAILPOINTS if one not in NO_FILES)
-        armed(daemon, terms)
+        arm(daemon, ";".join(f"{one}=touch({markers}/{one})" for one in FAILPOINTS if one not in NO_FILES))
+        begin_anew(daemon)
+        found.at_start |= set(os.listdir(markers))
         acknowledged: Acknowledged = {}
         walk(daemon.endpoint, acknowledged, [name])
-        daemon.restart(environment={"SYSPROC_FAILPOINTS": terms})
+        daemon.restart()
         recover(daemon, acknowledged)
         for failpoint in os.listdir(markers):
-            found.setdefault(failpoint, []).append(name)
+            found.walks.setdefault(failpoint, []).append(name)
     return found
 
 
@@ -72,9 +80,9 @@ def check_volumes(client: Client, daemon: RunningDaemon) -> None:
 
 
 def recover(daemon: RunningDaemon, acknowledged: Acknowledged) -> None:
-    """kill -9, start again, look, destroy all. The launcher as well: what is finished then shall not fail again."""
-    daemon.kill_launcher()
-    daemon.restart(environment={"SYSPROC_FAILPOINTS": ""})
+    """kill -9, start again, look, destroy all."""
+    arm(daemon, "")
+    daemon.restart()
     with Client(daemon.endpoint) as client:
         check_agreement(client, acknowledged)
         for box in client.list():
@@ -99,12 +107,12 @@ def fresh_markers(daemon: RunningDaemon) -> Path:
     return directory
 
 
-def armed(daemon: RunningDaemon, terms: str) -> None:
-    """Daemon and launcher anew, with these failpoints."""
+def begin_anew(daemon: RunningDaemon) -> None:
+    """Daemon and launcher; what is armed may end them at once."""
     if daemon.alive():
         daemon.kill9()
     daemon.kill_launcher()
-    daemon.start(environment={"SYSPROC_FAILPOINTS": terms}, wait=False)
+    daemon.start(wait=False)
     with suppress(AssertionError):
         wait_until(lambda: not daemon.alive() or daemon.endpoint_answers(), "it answers or has died", 20)
 
@@ -115,15 +123,18 @@ def test_after_a_failure_at_any_step_nothing_is_left_or_lost(
     daemon: RunningDaemon, meetings: Meetings, nothing_is_left: None, failpoint: str, action: str
 ) -> None:
     acknowledged: Acknowledged = {}
-    armed(daemon, f"{failpoint}={action}")
-    walk(daemon.endpoint, acknowledged, meetings[failpoint])
+    arm(daemon, f"{failpoint}={action}")
+    if failpoint in meetings.at_start:
+        begin_anew(daemon)
+    walk(daemon.endpoint, acknowledged, meetings.walks[failpoint])
     recover(daemon, acknowledged)
 
 
 @pytest.mark.parametrize("name", WALKS)
 def test_all_steps_may_be_slow(daemon: RunningDaemon, nothing_is_left: None, name: str) -> None:
     acknowledged: Acknowledged = {}
-    armed(daemon, ";".join(f"{one}=3*delay(0.2)" for one in FAILPOINTS))
+    arm(daemon, ";".join(f"{one}=3*delay(0.2)" for one in FAILPOINTS))
+    begin_anew(daemon)
     walk(daemon.endpoint, acknowledged, [name])
     recover(daemon, acknowledged)
 
@@ -133,8 +144,10 @@ def test_after_the_launcher_dies_at_any_step_nothing_is_left_or_lost(
     daemon: RunningDaemon, meetings: Meetings, nothing_is_left: None, failpoint: str
 ) -> None:
     marker, acknowledged = fresh_markers(daemon) / "here", Acknowledged()
-    armed(daemon, f"{failpoint}=1*block({marker})")
-    walking = threading.Thread(target=walk, args=(daemon.endpoint, acknowledged, meetings[failpoint][:1]))
+    arm(daemon, f"{failpoint}=1*block({marker})")
+    if failpoint in meetings.at_start:
+        begin_anew(daemon)
+    walking = threading.Thread(target=walk, args=(daemon.endpoint, acknowledged, meetings.walks[failpoint][:1]))
     walking.start()
     while walking.is_alive() and not marker.exists():
         time.sleep(0.005)
@@ -150,4 +163,4 @@ def test_after_the_launcher_dies_at_any_step_nothing_is_left_or_lost(
 
 
 def test_the_walks_meet_every_failpoint(meetings: Meetings) -> None:
-    assert sorted(set(FAILPOINTS) - set(meetings)) == []
+    assert sorted(set(FAILPOINTS) - set(meetings.walks)) == []

@@ -36,7 +36,7 @@ class RunningDaemon:
         self.uid_claims = self.directory / "uids"
         self.endpoint = f"unix://{self.runtime_dir}/sysproc.sock"
         self.log = self.directory / "sysprocd.log"
-        self._environment, self.options = dict(environment or {}), options
+        self.environment, self.options = dict(environment or {}), options
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- life
@@ -67,7 +67,7 @@ class RunningDaemon:
     def start(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> None:
         """Start it; with `wait`, until it says READY (sd_notify)."""
         with self.log.open("ab") as log, NotifySocket(self.directory) as notify:
-            extra = {"NOTIFY_SOCKET": str(notify.path), **self._environment, **(environment or {})}
+            extra = {"NOTIFY_SOCKET": str(notify.path), **self.environment, **(environment or {})}
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **extra}
             )
