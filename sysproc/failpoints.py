@@ -9,7 +9,7 @@
     touch(PATH)  creates PATH: it was here
     block(PATH)  creates PATH, and goes on once PATH has been removed (the test kills something meanwhile)
 
-A term may begin with `N*`: it acts the first N times only. Off, a failpoint costs two tests, for None and for an empty dict.
+A term may begin with `N*`: it acts the first N times only. Off, a failpoint costs two tests that are false.
 The names are found by reading the sources (tests/crash), so each is written as a literal. Only test hooks belong here.
 """
 
