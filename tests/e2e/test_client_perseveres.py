@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sysproc_client import Client, Container, TimedOut, Unavailable, channels
+from sysproc_client import Client, Container, TimedOut, Unavailable
+from sysproc_client._core import channel_options
 from sysproc_client._core.exec_machine import STDIN_WINDOW
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
@@ -175,6 +176,5 @@ def ask(monkeypatch: pytest.MonkeyPatch, *, every_ms: int, patience_ms: int) -> 
         "grpc.keepalive_timeout_ms": patience_ms,
         "grpc.http2.ping_timeout_ms": patience_ms,
     }
-    monkeypatch.setattr(
-        channels, "OPTIONS", tuple((name, changed.get(name, value)) for name, value in channels.OPTIONS)
-    )
+    options = tuple((name, changed.get(name, value)) for name, value in channel_options.OPTIONS)
+    monkeypatch.setattr(channel_options, "OPTIONS", options)

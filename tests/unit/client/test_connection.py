@@ -14,7 +14,7 @@ from nightos.sysproc.v1 import container_service_pb2 as containers
 from nightos.sysproc.v1 import process_service_pb2 as processes
 from nightos.sysproc.v1.container_pb2 import Container, ExitStatus
 from sysproc_client import Client, TimedOut, Unavailable
-from sysproc_client.channels import STREAMS_PER_CHANNEL
+from sysproc_client._core.channel_options import STREAMS_PER_CHANNEL
 
 CONTAINERS: Any = containers.DESCRIPTOR.services_by_name["ContainerService"]
 PROCESSES: Any = processes.DESCRIPTOR.services_by_name["ProcessService"]
@@ -192,7 +192,7 @@ def test_more_processes_than_one_connection_carries_run_at_once(service: Service
     for process, chunks in running:
         process.signal(9)
         assert list(chunks) == []
-    assert set(client._connection.channels._streams.values()) == {0}
+    assert set(client._connection.channels._room.streams.values()) == {0}
 
 
 def test_a_process_that_was_never_begun_is_not_begun_to_be_killed(service: Service, client: Client) -> None:

@@ -1,9 +1,10 @@
 """The Python client of sysproc: `Client`, its containers, their processes, and the errors.
 
     with Client() as client:
-        box = client.create(image="busybox", memory="64M")
-        print(box.run(["id"]).stdout)
-        box.destroy()
+        with client.create(image="busybox", memory="64M") as box:
+            print(box.run(["id"]).stdout)
+
+The same for asyncio is `sysproc_client.aio`.
 
 Names are imported when they are first used, so that the command line starts quickly.
 """
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
         Unimplemented,
     )
     from sysproc_client._core.exec_machine import Chunk, Ended
+    from sysproc_client._core.results import Result
+    from sysproc_client._core.trees import Tree
     from sysproc_client.client import Client
     from sysproc_client.container import Container
-    from sysproc_client.process import Process, Result
+    from sysproc_client.process import Process
     from sysproc_client.tls import Tls
     from sysproc_client.volumes import Volume
 
@@ -38,8 +41,9 @@ _WHERE = {
     "Client": "sysproc_client.client",
     "Container": "sysproc_client.container",
     "Process": "sysproc_client.process",
-    "Result": "sysproc_client.process",
+    "Result": "sysproc_client._core.results",
     "Tls": "sysproc_client.tls",
+    "Tree": "sysproc_client._core.trees",
     "Volume": "sysproc_client.volumes",
     "Chunk": "sysproc_client._core.exec_machine",
     "Ended": "sysproc_client._core.exec_machine",
@@ -82,6 +86,7 @@ __all__ = [
     "SysprocError",
     "TimedOut",
     "Tls",
+    "Tree",
     "Unavailable",
     "Unimplemented",
     "Volume",

@@ -4,10 +4,9 @@ A thin shell; what a container can do is in `sysproc_client.container`, the othe
 `sysproc_client.volumes`.
 """
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nightos.sysproc.v1 import container_pb2 as pb
 from nightos.sysproc.v1 import container_service_pb2 as service
@@ -18,36 +17,20 @@ from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from nightos.sysproc.v1.system_service_pb2_grpc import SystemServiceStub
 from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
+from sysproc_client._core import container_requests as requests
 from sysproc_client._core.errors import NotFound
-from sysproc_client._core.retry import PATIENCE_S
-from sysproc_client._core.values import (
-    Environment,
-    as_duration,
-    bad,
-    count,
-    cpu_millis,
-    environment,
-    labels_of,
-    reference,
-    size_bytes,
-    text,
-    to_hex,
-)
-from sysproc_client.connection import TIMEOUT_S, Connection, OnAway
+from sysproc_client._core.retry import PATIENCE_S, TIMEOUT_S
+from sysproc_client._core.values import Environment, reference, to_hex
+from sysproc_client.connection import Connection, OnAway
 from sysproc_client.container import Container
 from sysproc_client.images import Images
 from sysproc_client.tls import Tls
 from sysproc_client.volumes import Volumes
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing import Self
 
-PROFILES = {
-    "": pb.SECCOMP_PROFILE_UNSPECIFIED,
-    "default": pb.SECCOMP_PROFILE_DEFAULT,
-    "strict": pb.SECCOMP_PROFILE_STRICT,
-    "open": pb.SECCOMP_PROFILE_OPEN,
-}
-PAGE = 1000
+T = TypeVar("T")
 
 
 class Client:
@@ -56,6 +39,9 @@ class Client:
     tls: the files for tcp://; absent: those that $SYSPROC_TLS_CA, $SYSPROC_TLS_CERT and $SYSPROC_TLS_KEY name.
     timeout: seconds until a call that is not answered raises TimedOut; None: no end. patience: seconds that a service
     which died in the middle of something may take to come back. on_away: is told the endpoint when that takes long.
+
+    Every call raises Unavailable (nobody answers there, or the answer was lost), TimedOut and PermissionDenied besides
+    what its own description says: all are SysprocError, with `reason`, `resolution` and `metadata`.
     """
 
     def __init__(
@@ -79,7 +65,7 @@ class Client:
         """Where the service is."""
         return self._connection.endpoint
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -123,41 +109,37 @@ class Client:
 
         descendants, depth, storage: what all below may have together. ttl, idle_timeout: when it is destroyed by
         itself. api_users: uids inside that have authority besides root, or `all`. delegate: its root divides its
-        part of the cgroups.
-        Safe to repeat with the same request_id (a UUID). Raises SysprocError.
+        part of the cgroups. Safe to repeat with the same request_id (a UUID). As a context manager it is destroyed at
+        the end.
+
+        Raises InvalidArgument, NotFound (the image, the parent), AlreadyExists (the name), PermissionDenied,
+        FailedPrecondition (the parent does not live), LimitExceeded (of one above, or the disk; metadata: which).
         """
-        wanted = pb.Container(
-            name=text(name, "name"),
-            image=text(image, "image"),
-            hostname=text(hostname, "hostname"),
-            environment=environment(env),
-            seccomp_profile=profile_number(profile),
-            api_users=users(api_users),
-            delegate=bool(delegate),
-            labels=labels_of(labels),
+        request = requests.create_request(
+            parent=parent,
+            limits={
+                "memory": memory,
+                "cpus": cpus,
+                "pids": pids,
+                "size": size,
+                "descendants": descendants,
+                "depth": depth,
+                "storage": storage,
+            },
+            ttl=ttl,
+            idle_timeout=idle_timeout,
+            image=image,
+            name=name,
+            hostname=hostname,
+            env=env,
+            labels=labels,
+            profile=profile,
+            api_users=api_users,
+            delegate=delegate,
+            overcommit=overcommit,
+            start=start,
+            request_id=request_id,
         )
-        for field, value in (
-            ("memory_bytes", None if memory is None else size_bytes(memory)),
-            ("cpu_millis", None if cpus is None else cpu_millis(cpus)),
-            ("pids", None if pids is None else count(pids, "processes")),
-            ("root_bytes", None if size is None else size_bytes(size)),
-            ("descendants", None if descendants is None else count(descendants, "containers")),
-            ("depth", None if depth is None else count(depth, "levels")),
-            ("storage_bytes", None if storage is None else size_bytes(storage)),
-        ):
-            if value is not None:
-                setattr(wanted.limits, field, value)
-        for name, seconds in (("ttl", ttl), ("idle_timeout", idle_timeout)):
-            if seconds is not None:
-                getattr(wanted, name).CopyFrom(as_duration(seconds))
-        request = service.CreateContainerRequest(
-            container=wanted,
-            stopped=not start,
-            overcommit=bool(overcommit),
-            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
-        )
-        if parent is not None:
-            request.parent.CopyFrom(parent.ref if isinstance(parent, Container) else reference(parent))
         return Container(self, self._call(self._containers.CreateContainer, request).container)
 
     def get(self, ref: str) -> Container:
@@ -173,7 +155,7 @@ class Client:
         return Container(self, pb.Container(), reference(ref))
 
     def path(self, ref: str) -> str:
-        """The path of names of a container."""
+        """The path of names of a container. Raises NotFound."""
         request = service.GetContainerRequest(container=reference(ref))
         return self._call(self._containers.GetContainer, request).path
 
@@ -184,9 +166,7 @@ class Client:
     def _list(
         self, below: ContainerRef | None, *, children_only: bool = False, labels: Mapping[str, str] | None = None
     ) -> Iterator[Container]:
-        request = service.ListContainersRequest(children_only=children_only, labels=labels_of(labels), page_size=PAGE)
-        if below is not None:
-            request.below.CopyFrom(below)
+        request = requests.list_request(below, children_only=children_only, labels=labels)
         while True:
             page = self._call(self._containers.ListContainers, request)
             yield from (Container(self, message) for message in page.containers)
@@ -195,8 +175,7 @@ class Client:
             request.page_token = page.next_page_token
 
     def _destroy(self, ref: ContainerRef, *, validate_only: bool) -> Iterator[str]:
-        request = service.DestroyContainerRequest(container=ref, validate_only=validate_only)
-        request.request_id = str(uuid.uuid4())
+        request = requests.destroy_request(ref, validate_only=validate_only)
         attempts, told = self._connection.attempts(), set()
         try:
             for response in self._connection.repeated(lambda: self._containers.DestroyContainer(request), attempts):
@@ -219,19 +198,3 @@ class Client:
     def system_info(self) -> system.GetSystemInfoResponse:
         """Versions of the service, and what its kernel can do."""
         return self._call(self._system.GetSystemInfo, system.GetSystemInfoRequest())
-
-
-def profile_number(profile: object) -> pb.SeccompProfile.ValueType:
-    """A profile by its name."""
-    if not isinstance(profile, str) or profile not in PROFILES:
-        raise bad(profile, "profile of system calls", "There are default, strict and open.")
-    return PROFILES[profile]
-
-
-def users(api_users: object) -> pb.ApiUsers | None:
-    """Who besides root has authority inside; None for nobody."""
-    if api_users == "all":
-        return pb.ApiUsers(all=True)
-    if isinstance(api_users, str) or not isinstance(api_users, Sequence):
-        raise bad(api_users, "list of users", 'Give uids, or "all".')
-    return pb.ApiUsers(uids=[count(uid, "a user") for uid in api_users]) if api_users else None

@@ -3,33 +3,22 @@
 The rule for that is `sysproc_client._core.retry`, what an error says `sysproc_client._core.errors`.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
 
-from sysproc_client._core.errors import UNREACHABLE, SysprocError, answer_lost, from_rpc_error
-from sysproc_client._core.retry import PATIENCE_S, Attempts, Fate, fate_of
+from sysproc_client._core.errors import SysprocError, from_rpc_error
+from sysproc_client._core.retry import PATIENCE_S, TIMEOUT_S, Attempts, Fate, fate_of
 from sysproc_client.channels import Channels
-from sysproc_client.endpoint import check_endpoint, is_remote
+from sysproc_client.endpoint import chosen_endpoint, is_remote
 from sysproc_client.tls import Tls, check_let_in, explained
 
 T = TypeVar("T")
 
-DEFAULT_ENDPOINT = "unix:///run/sysproc/sysproc.sock"
-ENDPOINT_VARIABLE = "SYSPROC_ENDPOINT"
-# Making the template of a large image may take a minute.
-TIMEOUT_S = 120.0
-
 # Told the endpoint, once in each absence.
 OnAway = Callable[[str], None]
-
-
-def chosen_endpoint(endpoint: str | None) -> str:
-    """What is given, else the environment's, else the default."""
-    return endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
 
 
 class Connection:
@@ -49,7 +38,6 @@ class Connection:
         tls: the files for tcp://; absent: those of the environment.
         """
         self.endpoint = chosen_endpoint(endpoint)
-        check_endpoint(self.endpoint)
         self._timeout, self._patience, self._on_away = timeout, patience, on_away
         self._tls = (tls or Tls.chosen({})) if is_remote(self.endpoint) else None
         self.channels = Channels(self.endpoint, self._tls)
@@ -97,22 +85,20 @@ class Connection:
     def pause(self, attempts: Attempts, fate: Fate, failure: SysprocError, deadline: float | None = None) -> float:
         """How long to wait before the next attempt. Raises the failure, or what explains it, if there is none."""
         now = time.monotonic()
-        pause = attempts.pause_after(fate, now)
-        if fate is Fate.UNSENT and self._tls is not None and attempts.lost:
+        pause = attempts.pause_after(fate, now, deadline)
+        if self._tls is not None and attempts.may_be_refused(fate):
             check_let_in(self.endpoint, self._tls)
-        if pause is None or (deadline is not None and now + pause >= deadline):
+        if pause is None:
             raise self._final(attempts, fate, failure)
         if attempts.worth_saying(now):
             self._on_away(self.endpoint)
         return pause
 
     def _final(self, attempts: Attempts, fate: Fate, failure: SysprocError) -> SysprocError:
-        lost = fate is Fate.UNKNOWN or attempts.lost
-        if failure.reason != UNREACHABLE:
-            return failure
-        if not lost:
-            return failure if self._tls is None else explained(failure, self.endpoint, self._tls)
-        return answer_lost(self.endpoint, 0 if attempts.since is None else time.monotonic() - attempts.since)
+        final = attempts.final(fate, failure, self.endpoint, time.monotonic())
+        if final is not None or self._tls is None:
+            return final or failure
+        return explained(failure, self.endpoint, self._tls)
 
     def close(self) -> None:
         """Close the channels."""

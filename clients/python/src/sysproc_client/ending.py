@@ -1,27 +1,17 @@
 """A process that is to end and may not do so by itself: signals one after the other, then it is given up.
 
-A thread that only sends and waits: what comes back is read by whoever reads `sysproc_client.process`.
+A thread that only sends and waits: what comes back is read by whoever reads `sysproc_client.process`. The signals
+are in `sysproc_client._core.killing`.
 """
 
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sysproc_client._core.errors import TimedOut
+from sysproc_client._core.killing import AWAY_S, PAUSE_S, not_ended
 
 if TYPE_CHECKING:
     from sysproc_client.process import Process
-
-SIGHUP, SIGKILL, SIGPIPE = 1, 9, 13
-
-# One may get lost with the connection; to a terminal it goes to the foreground alone, behind which another is next.
-KILLS = (SIGKILL,) * 5
-HANG_UPS = (SIGHUP,) * 3 + KILLS
-BROKEN_PIPES = (SIGPIPE, *KILLS)
-# How long each signal has.
-PAUSE_S = 1.0
-# How much longer a service that is away may take to come back and be told.
-AWAY_S = 10.0
 
 
 class Ending(threading.Thread):
@@ -48,12 +38,3 @@ class Ending(threading.Thread):
                 return
         if not (self._process.away and self._process.ended_within(AWAY_S)):
             self._process.give_up(not_ended(self._process.exec_id))
-
-
-def not_ended(exec_id: str) -> TimedOut:
-    """The error for a process that was killed, and whose end was not seen."""
-    return TimedOut(
-        f"Process {exec_id} was told to end, and its end was not seen.",
-        reason="NOT_ENDED",
-        resolution="`sysproc ps` shows whether it is still there; a frozen container ends nothing.",
-    )

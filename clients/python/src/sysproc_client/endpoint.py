@@ -1,7 +1,6 @@
 """Which endpoints there can be: said before gRPC, whose words for a wrong one are its own.
 
-Which one is meant is decided in `sysproc_client.connection`, why one does not answer in `sysproc_client._core.errors`
-and, over TCP, in `sysproc_client.tls`.
+Why one does not answer is said in `sysproc_client._core.errors` and, over TCP, in `sysproc_client.tls`.
 """
 
 import os
@@ -10,6 +9,16 @@ from sysproc_client._core.errors import InvalidArgument
 
 # sun_path has 108 bytes with its NUL, unix(7).
 LONGEST_SOCKET_PATH = 107
+
+DEFAULT_ENDPOINT = "unix:///run/sysproc/sysproc.sock"
+ENDPOINT_VARIABLE = "SYSPROC_ENDPOINT"
+
+
+def chosen_endpoint(endpoint: str | None) -> str:
+    """What is given, else the environment's, else the default. Raises InvalidArgument for what can be none."""
+    chosen = endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
+    check_endpoint(chosen)
+    return chosen
 
 
 def check_endpoint(endpoint: object) -> None:

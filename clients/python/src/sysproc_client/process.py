@@ -11,35 +11,26 @@ How a process is ended that does not end by itself is in `sysproc_client.ending`
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from nightos.sysproc.v1.process_service_pb2 import ExecRequest
-from sysproc_client._core.errors import SysprocError, TimedOut, from_rpc_error
+from sysproc_client._core import unread
+from sysproc_client._core.errors import SysprocError, from_rpc_error
 from sysproc_client._core.exec_machine import Chunk, Ended, ExecMachine, State
+from sysproc_client._core.killing import KILLS, SIGKILL, too_long
+from sysproc_client._core.results import Collected, Result
 from sysproc_client._core.retry import fate_of
 from sysproc_client.channels import Place
 from sysproc_client.connection import Connection
-from sysproc_client.ending import KILLS, SIGKILL, Ending
+from sysproc_client.ending import Ending
 
-# A writer that reads for others reads so much output ahead; then it waits until somebody takes it.
-UNREAD_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command has left: exit_code, or the signal that ended it, and its output."""
-
-    exit_code: int | None
-    signal: int | None
-    stdout: bytes
-    stderr: bytes
-    failure: str = ""
+if TYPE_CHECKING:
+    from typing import Self
 
 
 @dataclass
@@ -60,7 +51,7 @@ class Stdin:
         self._process = process
 
     def write(self, data: bytes) -> None:
-        """Send input. Raises ValueError after close, BrokenPipeError if the process has ended, SysprocError."""
+        """Send input. Raises ValueError (closed), BrokenPipeError (the process has ended), SysprocError."""
         self._process._write(data)
 
     def close(self) -> None:
@@ -68,10 +59,25 @@ class Stdin:
         self._process._do(lambda machine: machine.close_stdin())
 
 
-class Process:
-    """A running process: iterate for its output, write to `stdin`, `wait` for its end.
+class Output:
+    """One of its two streams of output: iterate for its bytes, until the process has ended. Raises SysprocError.
 
-    As a context manager it kills the process if it is left before the end.
+    What the other one says meanwhile is kept, up to 16 MiB; then it has to be read, too, for this one to go on: by
+    another thread, or by iterating the process itself.
+    """
+
+    def __init__(self, process: "Process", stream: unread.Stream) -> None:
+        self._process, self._stream = process, stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._process._chunks(self._stream):
+            yield chunk.data
+
+
+class Process:
+    """A process: iterate for its output, or `stdout` and `stderr`; write to `stdin`, `wait` for its end.
+
+    It starts when something is read. As a context manager it kills the process if it is left before the end.
     """
 
     def __init__(self, connection: Connection, start: ExecRequest.Start) -> None:
@@ -80,10 +86,11 @@ class Process:
         self._stream: Stream | None = None
         self._reading = False
         self._failure: SysprocError | None = None
-        self._unread: deque[Chunk] = deque()
-        self.stdin = Stdin(self)
+        self._unread = unread.Unread()
+        self._iterating = 0
+        self.stdin, self.stdout, self.stderr = Stdin(self), Output(self, "stdout"), Output(self, "stderr")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
@@ -114,7 +121,7 @@ class Process:
             self._changed.notify_all()
 
     def _write(self, data: bytes) -> None:
-        self._read_until(lambda: self._failure is None and not self._machine.input_full, most_unread=UNREAD_BYTES)
+        self._read_until(lambda: self._failure is None and not self._machine.input_full, ahead=True)
         if self._machine.ended is not None:
             raise BrokenPipeError("the process has ended")
         self._do(lambda machine: machine.write(data))
@@ -153,21 +160,34 @@ class Process:
 
     def __iter__(self) -> Iterator[Chunk]:
         """Its output as it comes, until it has ended. Raises SysprocError."""
+        return self._chunks(None)
+
+    def _chunks(self, stream: unread.Stream | None) -> Iterator[Chunk]:
+        """Of one stream or of both; who leaves last lets go of the connection."""
+        with self._changed:
+            self._iterating += 1
         try:
             while True:
-                self._read_until(lambda: bool(self._unread))
+                self._read_until(lambda: self._unread.has(stream), ahead=stream is not None)
                 with self._changed:
-                    chunk = self._unread.popleft() if self._unread else None
+                    chunk = self._unread.take(stream)
                     self._changed.notify_all()
                 if chunk is not None:
                     yield chunk
                 elif self._machine.ended is not None:
                     return
         finally:
-            self._hang_up()
+            with self._changed:
+                self._iterating -= 1
+                is_last = not self._iterating
+            if is_last:
+                self._hang_up()
 
-    def _read_until(self, condition: Callable[[], bool], most_unread: int | None = None) -> None:
-        """Read, or wait while another thread does, until the condition holds or the process has ended."""
+    def _read_until(self, condition: Callable[[], bool], *, ahead: bool) -> None:
+        """Read, or wait while another thread does, until the condition holds or the process has ended.
+
+        ahead: what is read may not be what is wanted; so much of it is kept as may be.
+        """
         while True:
             with self._changed:
                 if condition():
@@ -176,14 +196,11 @@ class Process:
                     raise self._failure
                 if self._machine.ended is not None:
                     return
-                if self._reading or (most_unread is not None and self._unread_bytes() >= most_unread):
+                if self._reading or (ahead and self._unread.full):
                     self._changed.wait()
                     continue
                 self._reading = True
             self._read()
-
-    def _unread_bytes(self) -> int:
-        return sum(len(chunk.data) for chunk in self._unread)
 
     def _read(self) -> None:
         """One message; an error is everybody's."""
@@ -208,7 +225,7 @@ class Process:
                 return
             if response is None:
                 raise SysprocError("The stream ended before the process did.", reason="STREAM_ENDED")
-            self._unread.extend(self._machine.feed(response))
+            self._unread.add(self._machine.feed(response))
             self._attempts.progressed()
 
     def _lost(self, error: grpc.RpcError) -> None:
@@ -260,7 +277,7 @@ class Process:
     # -- to the end
 
     def wait(self) -> Ended:
-        """Read (and drop) output until the process has ended."""
+        """Read (and drop) output until the process has ended. Raises SysprocError (as `exec` says)."""
         for _ in self:
             pass
         ended = self._machine.ended
@@ -269,26 +286,29 @@ class Process:
         return ended
 
     def collect(self, timeout: float | None) -> Result:
-        """All its output. After `timeout` seconds it is killed, and TimedOut is raised."""
-        if timeout is None:
-            return self._collect()
-        late = TimedOut(f"The command was killed: it took longer than {timeout} s.", reason="COMMAND_TIMEOUT")
+        """All its output. After `timeout` seconds it is killed, and TimedOut is raised; however it is left, it is over.
+
+        Raises SysprocError.
+        """
+        with self:
+            return self._collect() if timeout is None else self._collect_within(timeout)
+
+    def _collect_within(self, timeout: float) -> Result:
         killing = self.end_by(KILLS, after=timeout)
         try:
             result = self._collect()
         except SysprocError as failure:
             if killing.begun:
-                raise late from failure
+                raise too_long(timeout) from failure
             raise
         finally:
             killing.stop()
         if killing.begun:
-            raise late
+            raise too_long(timeout)
         return result
 
     def _collect(self) -> Result:
-        output = {"stdout": bytearray(), "stderr": bytearray()}
+        output = Collected()
         for chunk in self:
-            output[chunk.stream] += chunk.data
-        ended = self.wait()
-        return Result(ended.exit_code, ended.signal, bytes(output["stdout"]), bytes(output["stderr"]), ended.failure)
+            output.add(chunk)
+        return output.result(self.wait())

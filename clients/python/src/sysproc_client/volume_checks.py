@@ -35,5 +35,9 @@ class Checked:
 
 def checked(responses: Iterator[service.CheckVolumeResponse]) -> Iterator[Checked]:
     """What the service says, as it comes."""
-    for one in responses:
-        yield Checked(one.filesystem, RESULT_NAMES.get(one.result, "unknown"), one.output)
+    return map(checked_one, responses)
+
+
+def checked_one(response: service.CheckVolumeResponse) -> Checked:
+    """What it says of one filesystem."""
+    return Checked(response.filesystem, RESULT_NAMES.get(response.result, "unknown"), response.output)

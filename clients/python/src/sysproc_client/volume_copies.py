@@ -3,15 +3,13 @@
 A part of `sysproc_client.volumes.Volume`; how files are written is in `sysproc_client.volume_transfers`.
 """
 
-import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
-from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc_client import volume_transfers
-from sysproc_client._core.values import text
+from sysproc_client._core import volume_requests as requests
+from sysproc_client._core.volume_facts import VolumeFacts
 from sysproc_client.connection import Connection
 
 if TYPE_CHECKING:
@@ -19,16 +17,10 @@ if TYPE_CHECKING:
     from sysproc_client.volumes import Owner, Volume, Volumes
 
 
-class Copied:
+class Copied(VolumeFacts):
     """The methods of a volume that copy it."""
 
     _volumes: "Volumes"
-    message: pb.Volume
-
-    @property
-    def ref(self) -> pb.VolumeRef:
-        """How requests name it."""
-        raise NotImplementedError
 
     def clone(
         self,
@@ -43,7 +35,9 @@ class Copied:
 
         Raises AlreadyExists (the name), FailedPrecondition (in use as a raw disk, damaged), LimitExceeded.
         """
-        asked = self._copy(name, owner, on_destroy, overcommit, request_id)
+        asked = requests.copy_fields(
+            self.ref, name, owner=owner, on_destroy=on_destroy, overcommit=overcommit, request_id=request_id
+        )
         return self._volumes._clone(service.CloneVolumeRequest(**asked))
 
     def snapshot(
@@ -56,7 +50,9 @@ class Copied:
         request_id: str | None = None,
     ) -> "Volume":
         """The same, and it can only be read, for ever."""
-        asked = self._copy(name, owner, on_destroy, overcommit, request_id)
+        asked = requests.copy_fields(
+            self.ref, name, owner=owner, on_destroy=on_destroy, overcommit=overcommit, request_id=request_id
+        )
         return self._volumes._snapshot(service.SnapshotVolumeRequest(**asked))
 
     def export_to(
@@ -77,21 +73,6 @@ class Copied:
         return volume_transfers.export_to(
             connection, stub, self.ref, target, zstd=zstd, replace=bool(replace), progress=progress
         )
-
-    def _copy(
-        self, name: object, owner: "Owner", on_destroy: object, overcommit: object, request_id: object
-    ) -> dict[str, Any]:
-        """What is asked of a copy. The host is named by its id: what is absent is the caller's own container."""
-        from sysproc_client.volumes import owner_ref, policy_number  # noqa: PLC0415 - which has this class as its base
-
-        return {
-            "volume": self.ref,
-            "owner": owner_ref(owner) or ContainerRef(id=self.message.owner_id),
-            "name": text(name, "name"),
-            "on_destroy": policy_number(on_destroy),
-            "request_id": text(request_id or str(uuid.uuid4()), "request_id"),
-            "overcommit": bool(overcommit),
-        }
 
 
 class CopiedVolumes:
@@ -122,16 +103,16 @@ class CopiedVolumes:
         Raises InvalidArgument (no usable image, or damaged, or of a type that cannot be copied), PermissionDenied,
         AlreadyExists, LimitExceeded, OSError; there is no volume then.
         """
-        from sysproc_client.volumes import Volume, owner_ref, policy_number  # noqa: PLC0415 - as above
+        from sysproc_client.volumes import Volume  # noqa: PLC0415 - which has this class as its base
 
-        header = service.ImportVolumeRequest.Header(
-            owner=owner_ref(owner),
-            name=text(name, "name"),
-            on_destroy=policy_number(on_destroy),
-            overcommit=bool(overcommit),
-            trusted=bool(trusted),
-            as_is=bool(as_is),
-            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
+        header = requests.import_header(
+            name,
+            owner=owner,
+            on_destroy=on_destroy,
+            overcommit=overcommit,
+            trusted=trusted,
+            as_is=as_is,
+            request_id=request_id,
         )
         imported = volume_transfers.import_from(self._connection, self._stub, header, source, progress)
         if imported.skipped:

@@ -88,7 +88,7 @@ class Export:
         encoding = service.TRANSFER_ENCODING_ZSTD if zstd else service.TRANSFER_ENCODING_RAW
         self.request = service.ExportVolumeRequest(volume=ref, export_id=str(uuid.uuid4()), encoding=encoding)
         self._zstd, self._progress = zstd, progress
-        self._digests, self._size = Digests(), 0
+        self._digests, self.size = Digests(), 0
 
     def run(self, connection: Connection, stub: "VolumeServiceStub", write: Callable[[Piece], object]) -> bytes:
         """All of it, piece by piece; the digest of the image. Raises SysprocError."""
@@ -96,11 +96,12 @@ class Export:
             for answer in connection.repeated(lambda: self._call(stub), connection.attempts()):
                 kind = answer.WhichOneof("part")
                 if kind == "beginning":
-                    self._size = answer.beginning.size_bytes
+                    self.size = answer.beginning.size_bytes
                 elif kind == "piece":
-                    self._receive(answer.piece, write)
+                    self.receive(answer.piece, write)
+                    self.told()
                 else:
-                    return self._checked(answer.done.digest)
+                    return self.checked(answer.done.digest)
         except BaseException:
             abandon(connection, stub, self.request.export_id)
             raise
@@ -113,17 +114,22 @@ class Export:
         finally:
             call.cancel()
 
-    def _receive(self, piece: service.Piece, write: Callable[[Piece], object]) -> None:
+    def receive(self, piece: service.Piece, write: Callable[[Piece], object]) -> None:
+        """The next piece, which is written. Raises InternalError, OSError."""
         if piece.offset != self.request.offset or hashlib.sha256(piece.data).digest() != piece.sha256:
             raise damaged(f"the piece at {piece.offset} is not what was sent")
         received = Piece(piece.offset, piece.size_bytes, piece.data)
         self._digests.add(received)
         write(received)
         self.request.offset = piece.offset + piece.size_bytes
-        self._progress(self.request.offset, self._size)
 
-    def _checked(self, digest: bytes) -> bytes:
-        if self.request.offset != self._size:
+    def told(self) -> None:
+        """How far it is."""
+        self._progress(self.request.offset, self.size)
+
+    def checked(self, digest: bytes) -> bytes:
+        """The digest that the service says, if all of it has come and is the same. Raises InternalError."""
+        if self.request.offset != self.size:
             raise damaged("not all of it has come")
         if not self._zstd and self._digests.of_image() != digest:
             raise damaged("it is another image than the service has read")

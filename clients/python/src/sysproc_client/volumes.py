@@ -18,136 +18,50 @@ import builtins
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nightos.sysproc.v1 import volume_pb2 as pb
 from nightos.sysproc.v1 import volume_service_pb2 as service
-from nightos.sysproc.v1.ref_pb2 import ContainerRef
-from sysproc_client._core.values import bad, reference, size_bytes, text, to_hex
+from sysproc_client._core import volume_requests as requests
+from sysproc_client._core.errors import NotFound
+from sysproc_client._core.values import size_bytes
+from sysproc_client._core.volume_requests import TYPE_NAMES as TYPE_NAMES
+from sysproc_client._core.volume_requests import Secret, Wanted
+from sysproc_client._core.volume_requests import volume_ref as volume_ref
 from sysproc_client.connection import Connection
-from sysproc_client.container import Container, as_datetime
+from sysproc_client.container import Container
 from sysproc_client.volume_checks import Checked, checked
 from sysproc_client.volume_copies import Copied, CopiedVolumes
+from sysproc_client.volume_mounts import Mount
 from sysproc_client.volume_packing import Progress, Source, packed
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
 
-PAGE = 1000
-TYPES = {
-    "": pb.FILESYSTEM_TYPE_UNSPECIFIED,
-    "ext4": pb.FILESYSTEM_TYPE_EXT4,
-    "btrfs": pb.FILESYSTEM_TYPE_BTRFS,
-    "xfs": pb.FILESYSTEM_TYPE_XFS,
-    "erofs": pb.FILESYSTEM_TYPE_EROFS,
-    "squashfs": pb.FILESYSTEM_TYPE_SQUASHFS,
-}
-TYPE_NAMES = {number: name for name, number in TYPES.items()}
-ON_DESTROY = {"delete": pb.VOLUME_ON_DESTROY_DELETE, "reparent": pb.VOLUME_ON_DESTROY_REPARENT}
-ON_DESTROY_NAMES = {number: name for name, number in ON_DESTROY.items()}
-ORIGIN_NAMES = {
-    pb.VOLUME_ORIGIN_MADE: "made",
-    pb.VOLUME_ORIGIN_TRUSTED: "trusted",
-    pb.VOLUME_ORIGIN_FOREIGN: "foreign",
-}
-
-ENCRYPTIONS = {
-    "": pb.VOLUME_ENCRYPTION_UNSPECIFIED,
-    "fs": pb.VOLUME_ENCRYPTION_FILESYSTEMS,
-    "whole": pb.VOLUME_ENCRYPTION_WHOLE,
-}
-ENCRYPTION_NAMES = {
-    pb.VOLUME_ENCRYPTION_FILESYSTEMS: "fs",
-    pb.VOLUME_ENCRYPTION_WHOLE: "whole",
-}
-
-# Label, type and size of a filesystem; size None, of the last one: what is left.
-Wanted = tuple[str, str, int | str | None]
 Owner = str | Container | None
-# A passphrase, which is taken as UTF-8, or what is in a key file, byte by byte.
-Secret = str | bytes | None
 
 
 class Volume(Copied):
-    """One volume, as it was when it was last read."""
+    """One volume, as it was when it was last read. As a context manager it is deleted at the end.
+
+    Besides what is said below, each call raises NotFound, if it is there no more.
+    """
 
     def __init__(self, volumes: "Volumes", message: pb.Volume) -> None:
-        self._volumes, self.message = volumes, message
+        super().__init__(message)
+        self._volumes = volumes
 
-    def __repr__(self) -> str:
-        return f"<Volume {self.name} of {self.owner_id or 'the host'}>"
+    def __enter__(self) -> "Self":
+        return self
 
-    @property
-    def name(self) -> str:
-        """Unique among those of its owner."""
-        return self.message.name
-
-    @property
-    def owner_id(self) -> str:
-        """The container that it belongs to: 16 hex digits; empty for the host."""
-        return to_hex(self.message.owner_id) if self.message.owner_id else ""
-
-    @property
-    def size(self) -> int:
-        """Of the whole file, in bytes."""
-        return self.message.size_bytes
-
-    @property
-    def filesystems(self) -> Sequence[pb.Filesystem]:
-        """What is in it, in the order of its partitions."""
-        return self.message.filesystems
-
-    @property
-    def on_destroy(self) -> str:
-        """What becomes of it when its owner is destroyed: delete or reparent."""
-        return ON_DESTROY_NAMES.get(self.message.on_destroy, "unknown")
-
-    @property
-    def origin(self) -> str:
-        """Where what is in it comes from: made (by the service), trusted (by the host), foreign (is not mounted)."""
-        return ORIGIN_NAMES.get(self.message.origin, "unknown")
-
-    @property
-    def encryption(self) -> str:
-        """`fs`: each filesystem by itself; `whole`: all of its file; empty: it is not encrypted."""
-        return ENCRYPTION_NAMES.get(self.message.encryption, "")
-
-    @property
-    def unlocked(self) -> bool:
-        """It is encrypted, and was open when it was read: mounted somewhere."""
-        return self.message.unlocked
-
-    @property
-    def broken(self) -> bool:
-        """It is mounted, but what decrypts it was killed: lock it by force, and mount it again."""
-        return self.message.broken
-
-    @property
-    def key_slots(self) -> dict[str, Sequence[int]]:
-        """The numbers of the keys that open each filesystem, by its label; of a volume that was read by itself."""
-        return {one.label: list(one.key_slots) for one in self.filesystems}
-
-    @property
-    def created(self) -> datetime:
-        """When it was created, in UTC."""
-        return as_datetime(self.message.create_time)
-
-    @property
-    def attached_to(self) -> Sequence[pb.Attachment]:
-        """Where it was mounted when it was read."""
-        return self.message.attached_to
-
-    @property
-    def snapshot_of(self) -> pb.SnapshotOf | None:
-        """Of a snapshot, what it shows and of when; None of others."""
-        return self.message.snapshot_of if self.message.HasField("snapshot_of") else None
-
-    @property
-    def ref(self) -> pb.VolumeRef:
-        """How requests name it."""
-        owner = ContainerRef(id=self.message.owner_id) if self.message.owner_id else None
-        return pb.VolumeRef(owner=owner, name=self.name)
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        try:
+            self.delete()
+        except NotFound:
+            return  # it is gone already
 
     def refresh(self) -> "Volume":
         """Read it again."""
@@ -182,12 +96,9 @@ class Volume(Copied):
         return self._change_keys(service.VOLUME_KEY_CHANGE_REMOVE, secret, None, slot)
 
     def _change_keys(
-        self, change: service.VolumeKeyChange.ValueType, secret: Secret, new: Secret, slot: int | None = None
+        self, change: service.VolumeKeyChange.ValueType, secret: Secret, new: Secret = None, slot: int | None = None
     ) -> "Volume":
-        request = service.ChangeVolumeKeysRequest(
-            volume=self.ref, change=change, secret=secret_bytes(secret), new_secret=secret_bytes(new), slot=slot
-        )
-        self.message = self._volumes._change_keys(request)
+        self.message = self._volumes._change_keys(requests.keys_request(self.ref, change, secret, new, slot))
         return self
 
     def shrink(self, size: int | str) -> "Volume":
@@ -212,29 +123,29 @@ class Volume(Copied):
         exclusive: bool = False,
         direct_io: bool = False,
         secret: Secret = None,
-    ) -> None:
+    ) -> Mount:
         """Mount it, or one of its filesystems by the label, in a container that runs.
 
         What is missing of the path is made. exclusive: nobody else mounts it meanwhile. direct_io: past the host's page
         cache. secret: a passphrase (a text is UTF-8) or what is in a key file, of one that is encrypted and not mounted
-        anywhere yet.
+        anywhere yet. As a context manager it is unmounted at the end.
 
         Raises InvalidArgument (the path), NotFound, PermissionDenied (neither its owner nor below), FailedPrecondition.
         """
-        self._volumes._mount(
-            service.MountVolumeRequest(
-                container=owner_ref(container),
-                volume=self.ref,
-                filesystem=text(filesystem, "filesystem"),
-                path=os.fsencode(path),
-                read_only=bool(read_only),
-                suid=bool(suid),
-                noexec=bool(noexec),
-                secret=secret_bytes(secret),
-                exclusive=bool(exclusive),
-                direct_io=bool(direct_io),
-            )
+        request = requests.mount_request(
+            self.ref,
+            container,
+            path,
+            filesystem=filesystem,
+            read_only=read_only,
+            suid=suid,
+            noexec=noexec,
+            exclusive=exclusive,
+            direct_io=direct_io,
+            secret=secret,
         )
+        self._volumes._mount(request)
+        return Mount(self._volumes, request)
 
     def check(self, *, repair: bool = False) -> Iterator[Checked]:
         """Look whether its filesystems are whole, each told of when it is done. Raises FailedPrecondition (in use).
@@ -248,23 +159,12 @@ class Volume(Copied):
 
         From now on the kernel mounts it no more, before the host vouches for it. Raises FailedPrecondition (in use).
         """
-        request = service.AttachVolumeRequest(
-            container=owner_ref(container),
-            volume=self.ref,
-            filesystem=text(filesystem, "filesystem"),
-            read_only=bool(read_only),
-        )
+        request = requests.attach_request(self.ref, container, filesystem=filesystem, read_only=read_only)
         return os.fsdecode(self._volumes._attach(request))
 
     def detach(self, container: Container | str, *, filesystem: str = "", force: bool = False) -> None:
         """Take the raw disk away again. Raises FailedPrecondition (who has it open); force: those are killed."""
-        request = service.DetachVolumeRequest(
-            container=owner_ref(container),
-            volume=self.ref,
-            filesystem=text(filesystem, "filesystem"),
-            force=bool(force),
-        )
-        self._volumes._detach(request)
+        self._volumes._detach(requests.detach_request(self.ref, container, filesystem=filesystem, force=force))
 
     def delete(self) -> None:
         """Delete it and everything in it. Raises FailedPrecondition (in use)."""
@@ -299,22 +199,19 @@ class Volumes(CopiedVolumes):
         owner: the container whose it will be. on_destroy: delete or reparent. Safe to repeat with the same request_id.
         encrypt: `fs`, each filesystem by itself, or `whole`, all of its file; secret: its first passphrase or key file.
         """
-        if fs and filesystems:
-            raise bad(fs, "type beside several filesystems", "Say the type of each of them instead.")
-        wanted = pb.Volume(
-            name=text(name, "name"),
-            size_bytes=0 if size is None else size_bytes(size),
-            filesystems=[filesystem(*one) for one in filesystems] or [filesystem("", fs, compress=compress)],
-            on_destroy=policy_number(on_destroy),
-            encryption=encryption_number(encrypt),
-        )
-        request = service.CreateVolumeRequest(
-            owner=owner_ref(owner),
-            volume=wanted,
-            request_id=text(request_id or str(uuid.uuid4()), "request_id"),
-            validate_only=bool(validate_only),
-            overcommit=bool(overcommit),
-            secret=secret_bytes(secret),
+        request = requests.create_request(
+            name,
+            size=size,
+            fs=fs,
+            filesystems=filesystems,
+            compress=compress,
+            owner=owner,
+            on_destroy=on_destroy,
+            overcommit=overcommit,
+            encrypt=encrypt,
+            secret=secret,
+            validate_only=validate_only,
+            request_id=request_id,
         )
         return Volume(self, self._connection.call(self._stub.CreateVolume, request).volume)
 
@@ -327,7 +224,7 @@ class Volumes(CopiedVolumes):
         return [*self._list(below)]
 
     def _list(self, below: Owner) -> Iterator[Volume]:
-        request = service.ListVolumesRequest(below=owner_ref(below), page_size=PAGE)
+        request = service.ListVolumesRequest(below=requests.owner_ref(below), page_size=requests.PAGE)
         while True:
             page = self._connection.call(self._stub.ListVolumes, request)
             yield from (Volume(self, message) for message in page.volumes)
@@ -352,13 +249,8 @@ class Volumes(CopiedVolumes):
 
         fs: erofs or squashfs. compress: `ALGORITHM[:LEVEL]`, as lz4hc:9, zstd:19. Raises SysprocError, OSError.
         """
-        wanted = pb.Volume(
-            name=text(name, "name"),
-            filesystems=[filesystem(label, fs, compress=compress)],
-            on_destroy=policy_number(on_destroy),
-        )
-        header = service.CreateVolumeFromRequest.Header(
-            owner=owner_ref(owner), volume=wanted, overcommit=bool(overcommit)
+        header = requests.packing_header(
+            name, fs=fs, compress=compress, label=label, owner=owner, on_destroy=on_destroy, overcommit=overcommit
         )
         method = self._stub.CreateVolumeFrom
         return Volume(self, packed(self._connection, method, header, source, progress).volume)
@@ -368,9 +260,9 @@ class Volumes(CopiedVolumes):
 
         force: from wherever it is mounted there; processes that hold a file of it are killed.
         """
-        request = service.UnmountVolumeRequest(
-            container=owner_ref(container), path=os.fsencode(path), force=bool(force)
-        )
+        self._unmount(requests.unmount_request(container, path, force=force))
+
+    def _unmount(self, request: service.UnmountVolumeRequest) -> None:
         self._connection.call(self._stub.UnmountVolume, request)
 
     def _mount(self, request: service.MountVolumeRequest) -> None:
@@ -386,7 +278,9 @@ class Volumes(CopiedVolumes):
         return self._connection.call(self._stub.ChangeVolumeKeys, request).volume
 
     def _grow(self, ref: pb.VolumeRef, size: int | str, secret: Secret) -> pb.Volume:
-        request = service.GrowVolumeRequest(volume=ref, size_bytes=size_bytes(size), secret=secret_bytes(secret))
+        request = service.GrowVolumeRequest(
+            volume=ref, size_bytes=size_bytes(size), secret=requests.secret_bytes(secret)
+        )
         return self._connection.call(self._stub.GrowVolume, request).volume
 
     def _check(self, ref: pb.VolumeRef, *, repair: bool) -> Iterator[Checked]:
@@ -409,59 +303,3 @@ class Volumes(CopiedVolumes):
     def _delete(self, ref: pb.VolumeRef) -> None:
         request = service.DeleteVolumeRequest(volume=ref, request_id=str(uuid.uuid4()))
         self._connection.call(self._stub.DeleteVolume, request)
-
-
-def volume_ref(name: object, owner: Owner = None) -> pb.VolumeRef:
-    """`NAME`, or `OWNER/NAME` where no owner is said."""
-    written = text(name, "name of a volume")
-    above, _, own = written.rpartition("/")
-    if above and owner is None:
-        return pb.VolumeRef(owner=reference(above), name=own)
-    return pb.VolumeRef(owner=owner_ref(owner), name=written)
-
-
-def owner_ref(owner: object) -> ContainerRef | None:
-    """A container that owns volumes; None is left to the service."""
-    if isinstance(owner, Container):
-        return owner.ref
-    return None if owner is None else reference(owner)
-
-
-def filesystem(label: object, fstype: object = "", size: object = None, compress: object = "") -> pb.Filesystem:
-    """One filesystem of a volume."""
-    return pb.Filesystem(
-        label=text(label, "label"),
-        type=type_number(fstype),
-        size_bytes=0 if size is None else size_bytes(size),
-        compression=text(compress, "compression"),
-    )
-
-
-def type_number(fstype: object) -> pb.FilesystemType.ValueType:
-    """A type by its name."""
-    if not isinstance(fstype, str) or fstype not in TYPES:
-        raise bad(fstype, "type of a filesystem", "There are ext4, btrfs, xfs, erofs and squashfs.")
-    return TYPES[fstype]
-
-
-def encryption_number(encrypt: object) -> pb.VolumeEncryption.ValueType:
-    """What of a volume shall be encrypted."""
-    if not isinstance(encrypt, str) or encrypt not in ENCRYPTIONS:
-        raise bad(encrypt, "thing that can be encrypted", "There are fs and whole.")
-    return ENCRYPTIONS[encrypt]
-
-
-def secret_bytes(secret: object) -> bytes:
-    """A passphrase or key file as it is sent; empty for none. It is in no error."""
-    if secret is None or isinstance(secret, bytes):
-        return secret or b""
-    if not isinstance(secret, str):
-        raise bad(type(secret).__name__, "type of a secret", "Give str or bytes.")
-    return secret.encode()
-
-
-def policy_number(on_destroy: object) -> pb.VolumeOnDestroy.ValueType:
-    """What becomes of a volume, by its name."""
-    if not isinstance(on_destroy, str) or on_destroy not in ON_DESTROY:
-        raise bad(on_destroy, "thing that can become of a volume", "There are delete and reparent.")
-    return ON_DESTROY[on_destroy]

@@ -7,20 +7,22 @@
     FINAL    it was answered                everything else                           never
 
 Repeating is safe where the API says idempotent: by itself, by `request_id`, by `exec_id`. What an error says to people
-is in `sysproc_client._core.errors`; who waits is in `sysproc_client.connection`.
+is in `sysproc_client._core.errors`; who waits is in `sysproc_client.connection` and `sysproc_client.aio.connection`.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from sysproc_client._core.errors import error_info
+from sysproc_client._core.errors import UNREACHABLE, SysprocError, answer_lost, error_info
 
 if TYPE_CHECKING:
     import grpc
 
 # How long a service that has died may take to come back before the caller is told.
 PATIENCE_S = 30.0
+# Making the template of a large image may take a minute.
+TIMEOUT_S = 120.0
 # The pause doubles from the first to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 # After so long a person wants to know what is waited for.
@@ -64,8 +66,12 @@ class Attempts:
     _failures: int = 0
     _said: bool = False
 
-    def pause_after(self, fate: Fate, now: float) -> float | None:
-        """How long to wait before the next attempt; None: there is none."""
+    def pause_after(self, fate: Fate, now: float, deadline: float | None = None) -> float | None:
+        """How long to wait before the next attempt; None: there is none, or it would be too late."""
+        pause = self._pause_after(fate, now)
+        return None if pause is None or (deadline is not None and now + pause >= deadline) else pause
+
+    def _pause_after(self, fate: Fate, now: float) -> float | None:
         self.since = now if self.since is None else self.since
         self.lost = self.lost or fate is Fate.UNKNOWN
         if fate is Fate.FINAL or (fate is Fate.UNSENT and not self.lost):
@@ -83,6 +89,18 @@ class Attempts:
             return False
         self._said = True
         return True
+
+    def may_be_refused(self, fate: Fate) -> bool:
+        """Whether a service that was lost may be back and not let us in: over TLS that looks like being away."""
+        return fate is Fate.UNSENT and self.lost
+
+    def final(self, fate: Fate, failure: SysprocError, endpoint: str, now: float) -> SysprocError | None:
+        """What the caller is told at last; None: why nothing can be sent, which has to be found out."""
+        if failure.reason != UNREACHABLE:
+            return failure
+        if fate is not Fate.UNKNOWN and not self.lost:
+            return None
+        return answer_lost(endpoint, 0 if self.since is None else now - self.since)
 
     def progressed(self) -> None:
         """The service has answered: what fails from now on is another story."""

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sysproc_client._core.errors import SysprocError
+from sysproc_client._core.killing import BROKEN_PIPES, HANG_UPS
 from sysproc_client.cli.interrupts import ENDING, SIGNALLED, handling
 from sysproc_client.cli.main import OWN_FAILURE, tell
 from sysproc_client.cli.output import escaped
-from sysproc_client.ending import BROKEN_PIPES, HANG_UPS
 
 if TYPE_CHECKING:
     from sysproc_client.container import Container

@@ -1,0 +1,219 @@
+"""The asynchronous client: connects, creates and finds containers, knows images, volumes and the system.
+
+A thin shell beside `sysproc_client.client`; what a container can do is in `sysproc_client.aio.container`, the others in
+`sysproc_client.aio.images` and `sysproc_client.aio.volumes`.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from nightos.sysproc.v1 import container_pb2 as pb
+from nightos.sysproc.v1 import container_service_pb2 as service
+from nightos.sysproc.v1 import system_service_pb2 as system
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc_client._core import container_requests as requests
+from sysproc_client._core.errors import NotFound, SysprocError
+from sysproc_client._core.retry import PATIENCE_S, TIMEOUT_S
+from sysproc_client._core.values import Environment, reference, to_hex
+from sysproc_client.aio.connection import Connection
+from sysproc_client.aio.container import AsyncContainer
+from sysproc_client.aio.images import AsyncImages
+from sysproc_client.aio.made import Made
+from sysproc_client.aio.to_end import to_end
+from sysproc_client.aio.volumes import AsyncVolumes
+from sysproc_client.connection import OnAway
+from sysproc_client.tls import Tls
+
+if TYPE_CHECKING:
+    from typing import Self
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A service of sysproc. endpoint: `unix:///path` or `tcp://host:port`; else $SYSPROC_ENDPOINT or the host's own.
+
+    tls: the files for tcp://; absent: those that $SYSPROC_TLS_CA, $SYSPROC_TLS_CERT and $SYSPROC_TLS_KEY name.
+    timeout: seconds until a call that is not answered raises TimedOut; None: no end. patience: seconds that a service
+    which died in the middle of something may take to come back. on_away: is told the endpoint when that takes long.
+
+    Every call raises Unavailable (nobody answers there, or the answer was lost), TimedOut and PermissionDenied besides
+    what its own description says: all are SysprocError, with `reason`, `resolution` and `metadata`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        tls: Tls | None = None,
+        timeout: float | None = TIMEOUT_S,
+        patience: float = PATIENCE_S,
+        on_away: OnAway = lambda _: None,
+    ) -> None:
+        self._connection = Connection(endpoint, tls=tls, timeout=timeout, patience=patience, on_away=on_away)
+        self.images, self.volumes = AsyncImages(self._connection), AsyncVolumes(self._connection)
+
+    @property
+    def endpoint(self) -> str:
+        """Where the service is."""
+        return self._connection.endpoint
+
+    async def __aenter__(self) -> "Self":
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; containers live on."""
+        await self._connection.close()
+
+    async def _call(
+        self, method: Callable[..., Awaitable[T]], request: Any, *, more_s: float = 0, repeatable: bool = True
+    ) -> T:
+        return await self._connection.call(method, request, more_s=more_s, repeatable=repeatable)
+
+    # -- containers
+
+    def create(
+        self,
+        *,
+        image: str = "",
+        name: str = "",
+        parent: str | AsyncContainer | None = None,
+        memory: int | str | None = None,
+        cpus: float | str | None = None,
+        pids: int | None = None,
+        size: int | str | None = None,
+        hostname: str = "",
+        env: Environment | None = None,
+        labels: Mapping[str, str] | None = None,
+        profile: str = "",
+        descendants: int | None = None,
+        depth: int | None = None,
+        storage: int | str | None = None,
+        overcommit: bool = False,
+        ttl: float | None = None,
+        idle_timeout: float | None = None,
+        api_users: Literal["all"] | Sequence[int] = (),
+        delegate: bool = False,
+        start: bool = True,
+        request_id: str | None = None,
+    ) -> Made[AsyncContainer]:
+        """Make a container and start it. Sizes are bytes or `256M`; cpus 0.5 is half a processor; times in seconds.
+
+        descendants, depth, storage: what all below may have together. ttl, idle_timeout: when it is destroyed by
+        itself. api_users: uids inside that have authority besides root, or `all`. delegate: its root divides its
+        part of the cgroups. Safe to repeat with the same request_id (a UUID). As a context manager it is destroyed at
+        the end.
+
+        Raises InvalidArgument, NotFound (the image, the parent), AlreadyExists (the name), PermissionDenied,
+        FailedPrecondition (the parent does not live), LimitExceeded (of one above, or the disk; metadata: which).
+        """
+        request = requests.create_request(
+            parent=parent,
+            limits={
+                "memory": memory,
+                "cpus": cpus,
+                "pids": pids,
+                "size": size,
+                "descendants": descendants,
+                "depth": depth,
+                "storage": storage,
+            },
+            ttl=ttl,
+            idle_timeout=idle_timeout,
+            image=image,
+            name=name,
+            hostname=hostname,
+            env=env,
+            labels=labels,
+            profile=profile,
+            api_users=api_users,
+            delegate=delegate,
+            overcommit=overcommit,
+            start=start,
+            request_id=request_id,
+        )
+        return Made(lambda: self._create(request, is_ours=request_id is None))
+
+    async def _create(self, request: service.CreateContainerRequest, *, is_ours: bool) -> AsyncContainer:
+        try:
+            answer = await self._call(self._connection.stubs.containers.CreateContainer, request)
+        except asyncio.CancelledError:
+            if is_ours:
+                await to_end(self._uncreate(request))
+            raise
+        return AsyncContainer(self, answer.container)
+
+    async def _uncreate(self, request: service.CreateContainerRequest) -> None:
+        """Destroy what a create has made, or still makes, whose answer nobody waits for: the request_id finds it."""
+        try:
+            answer = await self._call(self._connection.stubs.containers.CreateContainer, request)
+            await AsyncContainer(self, answer.container).destroy()
+        except SysprocError:
+            return  # it was refused, or nobody can be asked
+
+    async def get(self, ref: str) -> AsyncContainer:
+        """A container by its id of 16 hex digits or its path of names. Raises NotFound."""
+        request = service.GetContainerRequest(container=reference(ref))
+        answer = await self._call(self._connection.stubs.containers.GetContainer, request)
+        return AsyncContainer(self, answer.container)
+
+    def at(self, ref: str) -> AsyncContainer:
+        """The container of this name or id without asking for it: only good for starting processes in it.
+
+        What does not exist is NotFound then.
+        """
+        return AsyncContainer(self, pb.Container(), reference(ref))
+
+    async def path(self, ref: str) -> str:
+        """The path of names of a container. Raises NotFound."""
+        request = service.GetContainerRequest(container=reference(ref))
+        return (await self._call(self._connection.stubs.containers.GetContainer, request)).path
+
+    async def list(self, *, labels: Mapping[str, str] | None = None) -> "list[AsyncContainer]":
+        """All containers, oldest first: parents before their children."""
+        return [one async for one in self._list(None, labels=labels)]
+
+    async def _list(
+        self, below: ContainerRef | None, *, children_only: bool = False, labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator[AsyncContainer]:
+        request = requests.list_request(below, children_only=children_only, labels=labels)
+        while True:
+            page = await self._call(self._connection.stubs.containers.ListContainers, request)
+            for message in page.containers:
+                yield AsyncContainer(self, message)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def _destroy(self, ref: ContainerRef, *, validate_only: bool) -> AsyncGenerator[str, None]:
+        request = requests.destroy_request(ref, validate_only=validate_only)
+        attempts, told = self._connection.attempts(), set()
+        destroy = self._connection.stubs.containers.DestroyContainer
+        try:
+            async with aclosing(self._connection.repeated(lambda: destroy(request), attempts)) as responses:
+                async for response in responses:
+                    if response.WhichOneof("update") == "destroyed" and response.destroyed.id not in told:
+                        told.add(response.destroyed.id)
+                        yield to_hex(response.destroyed.id)
+        except NotFound:
+            # A service that died while it destroyed has finished that when it came back; it does not tell what.
+            if not attempts.lost:
+                raise
+            if ref.id and ref.id not in told:
+                yield to_hex(ref.id)
+
+    # -- the system
+
+    async def whoami(self) -> system.WhoAmIResponse:
+        """Who this caller is, as the kernel says."""
+        return await self._call(self._connection.stubs.system.WhoAmI, system.WhoAmIRequest())
+
+    async def system_info(self) -> system.GetSystemInfoResponse:
+        """Versions of the service, and what its kernel can do."""
+        return await self._call(self._connection.stubs.system.GetSystemInfo, system.GetSystemInfoRequest())

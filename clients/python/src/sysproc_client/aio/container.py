@@ -1,0 +1,222 @@
+"""A container as an object, for asyncio: what can be done with it.
+
+What it is, is in `sysproc_client._core.container_facts`.
+
+Made by `sysproc_client.aio.client.AsyncClient`; processes in it are `sysproc_client.aio.process.AsyncProcess`.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from nightos.sysproc.v1 import container_pb2 as pb
+from nightos.sysproc.v1 import container_service_pb2 as service
+from nightos.sysproc.v1 import process_service_pb2 as processes
+from nightos.sysproc.v1.ref_pb2 import ContainerRef
+from sysproc_client._core import container_requests as requests
+from sysproc_client._core.container_facts import ContainerFacts
+from sysproc_client._core.errors import NotFound
+from sysproc_client._core.results import Result
+from sysproc_client._core.trees import Tree, tree_of
+from sysproc_client._core.values import Environment
+from sysproc_client.aio.process import AsyncProcess
+from sysproc_client.aio.to_end import to_end
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from sysproc_client.aio.client import AsyncClient
+
+
+class Answer(Protocol):
+    """What answers with a container."""
+
+    @property
+    def container(self) -> pb.Container: ...  # noqa: D102 - the field of the message
+
+
+class AsyncContainer(ContainerFacts):
+    """One container, as it was when it was last read; `refresh` reads again.
+
+    As a context manager it is destroyed at the end, with everything below it; somebody else may have done so already.
+    """
+
+    def __init__(self, client: "AsyncClient", message: pb.Container, ref: ContainerRef | None = None) -> None:
+        super().__init__(message, ref)
+        self._client = client
+
+    async def __aenter__(self) -> "Self":
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        try:
+            await to_end(self.destroy())
+        except NotFound:
+            return  # it is gone already
+
+    # -- processes in it
+
+    def exec(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        env: Environment | None = None,
+        cwd: str | bytes = "",
+        user: int | tuple[int, int] | None = None,
+        tty: tuple[int, int] | None = None,
+        stdin: bool = True,
+        exec_id: str = "",
+        spool: int | str = 0,
+        drop_oldest: bool = False,
+    ) -> AsyncProcess:
+        """Prepare a process; it starts when it is iterated or waited for.
+
+        user: a uid, or uid and gid. tty: rows and columns. spool: how much unread output is kept.
+
+        Raises InvalidArgument; then, when it starts, NotFound (the container), FailedPrecondition (it does not run),
+        AlreadyExists (exec_id), LimitExceeded.
+        """
+        start = requests.exec_start(
+            self.ref,
+            argv,
+            env=env,
+            cwd=cwd,
+            user=user,
+            tty=tty,
+            stdin=stdin,
+            exec_id=exec_id,
+            spool=spool,
+            drop_oldest=drop_oldest,
+        )
+        return AsyncProcess(self._client._connection, start)
+
+    async def run(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        input: bytes = b"",
+        env: Environment | None = None,
+        cwd: str | bytes = "",
+        user: int | tuple[int, int] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Run a command to its end and collect its output; however it is left, the command is over.
+
+        Raises TimedOut (it took longer than `timeout` seconds, and was killed), otherwise what `exec` raises.
+        """
+        requests.check_run(input, timeout)
+        process = self.exec(argv, env=env, cwd=cwd, user=user, stdin=bool(input))
+        if input:
+            process._do(lambda machine: machine.write(input))
+            await process.stdin.close()
+        return await process.collect(timeout)
+
+    async def ps(self) -> Sequence[processes.Process]:
+        """All processes in it. Raises NotFound."""
+        request = processes.ListProcessesRequest(container=self.ref)
+        return (await self._client._call(self._client._connection.stubs.processes.ListProcesses, request)).processes
+
+    async def execs(self) -> Sequence[processes.Exec]:
+        """The processes that were started in it through the service. Raises NotFound."""
+        request = processes.ListExecsRequest(container=self.ref)
+        return (await self._client._call(self._client._connection.stubs.processes.ListExecs, request)).execs
+
+    # -- its life
+
+    async def refresh(self) -> "AsyncContainer":
+        """Read it again. Raises NotFound."""
+        request = service.GetContainerRequest(container=self.ref)
+        return await self._changed(self._client._connection.stubs.containers.GetContainer, request)
+
+    async def start(self) -> "AsyncContainer":
+        """Start it, if it is stopped. Raises FailedPrecondition (one above does not run), LimitExceeded."""
+        request = service.StartContainerRequest(container=self.ref)
+        return await self._changed(self._client._connection.stubs.containers.StartContainer, request)
+
+    async def stop(self, grace: float | None = None) -> "AsyncContainer":
+        """Stop it; its processes have `grace` seconds (10 if not said). Raises FailedPrecondition."""
+        stop = self._client._connection.stubs.containers.StopContainer
+        return await self._changed(stop, requests.stop_request(self.ref, grace), more_s=grace or 0)
+
+    async def freeze(self) -> "AsyncContainer":
+        """Suspend all its processes, and those below it. Raises FailedPrecondition (it does not run)."""
+        request = service.FreezeContainerRequest(container=self.ref)
+        return await self._changed(self._client._connection.stubs.containers.FreezeContainer, request)
+
+    async def thaw(self) -> "AsyncContainer":
+        """Let it go on. Raises FailedPrecondition."""
+        request = service.ThawContainerRequest(container=self.ref)
+        return await self._changed(self._client._connection.stubs.containers.ThawContainer, request)
+
+    async def update(
+        self,
+        *,
+        memory: int | str | None = None,
+        cpus: float | str | None = None,
+        pids: int | None = None,
+        descendants: int | None = None,
+        depth: int | None = None,
+        storage: int | str | None = None,
+        ttl: float | None = None,
+        idle_timeout: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        clear: Sequence[str] = (),
+        etag: str = "",
+    ) -> "AsyncContainer":
+        """Change limits, lifetimes (in seconds, ttl from now on) and labels; `clear` names what to lift of these.
+
+        Raises FailedPrecondition (it uses more now), LimitExceeded (more than a container above has), Aborted (etag).
+        """
+        request = requests.update_request(
+            self.ref,
+            limits={
+                "memory": memory,
+                "cpus": cpus,
+                "pids": pids,
+                "descendants": descendants,
+                "depth": depth,
+                "storage": storage,
+            },
+            ttl=ttl,
+            idle_timeout=idle_timeout,
+            labels=labels,
+            clear=clear,
+            etag=etag,
+        )
+        # With an etag a second time would be refused, because of the first.
+        update = self._client._connection.stubs.containers.UpdateContainer
+        return await self._changed(update, request, repeatable=not etag)
+
+    async def _changed(
+        self, method: Callable[..., Awaitable[Answer]], request: object, *, more_s: float = 0, repeatable: bool = True
+    ) -> "AsyncContainer":
+        answer = await self._client._call(method, request, more_s=more_s, repeatable=repeatable)
+        self.message = answer.container
+        return self
+
+    async def children(self) -> list["AsyncContainer"]:
+        """Its children, oldest first. Raises NotFound."""
+        return [one async for one in self._client._list(self.ref, children_only=True)]
+
+    async def tree(self) -> "Tree[AsyncContainer]":
+        """It and everything below it, as they are now. Raises NotFound."""
+        await self.refresh()
+        return tree_of(self, [one async for one in self._client._list(self.ref)])
+
+    async def doomed(self) -> list[str]:
+        """The ids of what destroy would destroy, deepest first. Raises NotFound."""
+        return [one async for one in self._destroy(validate_only=True)]
+
+    async def destroy(self) -> list[str]:
+        """Destroy it and everything below it; the ids of what is gone, deepest first.
+
+        Raises NotFound, FailedPrecondition (one is stuck in the kernel; it says which).
+        """
+        return [one async for one in self.destroying()]
+
+    def destroying(self) -> AsyncIterator[str]:
+        """The same, each id as it goes; who stops listening does not stop it."""
+        return self._destroy(validate_only=False)
+
+    def _destroy(self, *, validate_only: bool) -> AsyncGenerator[str, None]:
+        return self._client._destroy(self.ref, validate_only=validate_only)
