@@ -9,9 +9,9 @@
     xfs           by xfs_db, in a job                             a kernel mounts one of them only
     others        the one that it has                             -
 
-An encrypted volume is copied while it is locked only, byte by byte. What a foreign volume holds is, too: no kernel and
-no tool of ours is given it. The job is `sysproc.isolation.volumes.copy`; who may have which copy is decided in
-`sysproc.volume_copies`.
+An encrypted volume is copied byte by byte, and what is mounted of it is frozen as well. What a foreign volume holds is
+copied so, too: no kernel and no tool of ours is given it. The job is `sysproc.isolation.volumes.copy`; who may have
+which copy is decided in `sysproc.volume_copies`.
 """
 
 import errno
@@ -26,7 +26,6 @@ from sysproc.errors import FailedPrecondition, Internal, InvalidArgument
 from sysproc.failpoints import failpoint
 from sysproc.images import full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
-from sysproc.linux.files import f_ofd_getlk
 from sysproc.linux.loop import loops_by_file
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.volumes import FOREIGN, NONE, Filesystem, VolumeRow
@@ -36,7 +35,9 @@ from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.storage.vsf.gpt import has_gpt, read_gpt, write_gpt
 from sysproc.storage.vsf.probe import probe
 from sysproc.to_end import to_end
+from sysproc.volume_devices import VolumeDevices
 from sysproc.volume_files import VolumeFiles, in_use
+from sysproc.volume_opening import broken
 
 # Of a filesystem that is mounted this is how long its writers may wait, at most.
 COPY_TIMEOUT_S = 1800.0
@@ -59,6 +60,7 @@ class VolumeCopyFiles:
 
     def __init__(self, files: VolumeFiles, state_dir: StateDir, launcher: Launcher) -> None:
         self._files, self._directory, self._launcher = files, state_dir.volumes, launcher
+        self._devices = VolumeDevices(state_dir)
 
     # -- plan
 
@@ -96,7 +98,7 @@ class VolumeCopyFiles:
 
     async def copied(self, source: VolumeRow, fd: int) -> float:
         """What a volume holds at one moment, in an empty file; when that was. Errors as of `make`."""
-        await to_end(self.check_locked, source)
+        await to_end(self._check_whole, source)
         values = await to_end(self._values, source)
         try:
             with copy_failures(source), full_disk_as_enospc(self._directory):
@@ -106,24 +108,26 @@ class VolumeCopyFiles:
             raise
         return float(copied["moment"])
 
-    def check_locked(self, row: VolumeRow) -> None:
-        """Raise FailedPrecondition for an encrypted volume that somebody has open: it could not be frozen. Blocks."""
-        with self._opened(row) as fd:
-            if row.encryption != NONE and f_ofd_getlk(fd, 0, 0):
-                raise unlocked(row)
+    def _check_whole(self, row: VolumeRow) -> None:
+        """Raise FailedPrecondition where what decrypts it was killed: nothing of it can be frozen. Blocks."""
+        present = [one for _, one in self._devices.decrypted([row])]
+        if present and self._devices.broken(row, present):
+            raise broken(row)
 
     def _values(self, row: VolumeRow) -> dict[str, Any]:
         if row.encryption != NONE:
-            return {"file": str(self._files.path(row)), "parts": []}
+            inside = [one.type for one in row.filesystems]
+            return {"file": str(self._files.path(row)), "parts": [], "inside": inside}
         with self._opened(row) as fd:
             pairs = zip(read_disk(fd), row.filesystems, strict=True)
             places = [(part.offset_bytes, filesystem.type) for part, filesystem in pairs]
-        return {"file": str(self._files.path(row)), "parts": places}
+        return {"file": str(self._files.path(row)), "parts": places, "inside": []}
 
     async def thaw(self, rows: Sequence[VolumeRow]) -> None:
         """Whatever is frozen of these volumes goes on; what nobody has mounted cannot be."""
         by_file = await to_end(loops_by_file)
-        mounted = [row for row in rows if str(self._files.path(row)) in by_file]
+        opened = {row.id for row, _ in await to_end(self._devices.decrypted, rows)}
+        mounted = [row for row in rows if row.id in opened or str(self._files.path(row)) in by_file]
         if mounted:
             volumes = [await to_end(self._values, row) for row in mounted]
             await self._launcher.run_job("thaw", {"volumes": volumes}, timeout_s=THAW_TIMEOUT_S)
@@ -187,16 +191,6 @@ def check_renewed(fd: int, one: Renewal) -> None:
             resolution="The volume is as it was. Report this.",
             reason="COPY_FAILED",
         )
-
-
-def unlocked(row: VolumeRow) -> FailedPrecondition:
-    """What is written into it cannot be held up."""
-    return FailedPrecondition(
-        f"The volume {row.name} is encrypted, and open: it is copied only while it is locked.",
-        resolution="Lock it first (`sysproc volume lock`), or copy what is in it.",
-        reason="VOLUME_UNLOCKED",
-        metadata={"volume": row.name},
-    )
 
 
 @contextmanager

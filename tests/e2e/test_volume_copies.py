@@ -185,20 +185,84 @@ answer = [copy.owner_id == child.id, copy.snapshot("before").owner_id == child.i
 
 
 @pytest.mark.parametrize("encrypt", ["fs", "whole"])
-def test_an_encrypted_volume_is_copied_while_it_is_locked(client: Client, box: Container, encrypt: str) -> None:
+def test_an_encrypted_volume_is_copied_while_it_is_mounted_and_while_it_is_locked(
+    client: Client, box: Container, encrypt: str
+) -> None:
+    parts = [("a", "ext4", "28M"), ("b", "ext4", None)]
+    data = client.volumes.create("data", size="64M", filesystems=parts, encrypt=encrypt, secret="secret")
+    for label in ("a", "b"):
+        data.mount(box, f"/{label}", filesystem=label, secret="secret")
+        says(box, f"echo {label} >/{label}/file")
+    copies = [data.clone("open")]
+    says(box, "echo other >/a/file")
+    data.lock(force=True)
+    copies.append(data.clone("locked"))
+    for copy, shown in zip(copies, (b"a\nb\n", b"other\nb\n"), strict=True):
+        assert copy.message.encryption == data.message.encryption
+        with pytest.raises(FailedPrecondition, match="locked"):
+            copy.mount(box, "/x", filesystem="a")
+        for label in ("a", "b"):
+            copy.mount(box, f"/{copy.name}-{label}", filesystem=label, secret="secret")
+        assert says(box, f"cat /{copy.name}-a/file /{copy.name}-b/file") == shown
+        copy.lock(force=True)
+
+
+WRITER = """
+number=0; echo ready
+while [ ! -e /stop ]; do
+    number=$((number + 1))
+    echo $number | dd of=/data/log oflag=append conv=notrunc,fsync 2>/dev/null || exit 1
+    echo $number >/acknowledged.new; mv /acknowledged.new /acknowledged
+done
+"""
+
+
+@pytest.mark.parametrize("encrypt", ["fs", "whole"])
+def test_what_an_encrypted_volume_had_synced_is_in_each_copy(client: Client, box: Container, encrypt: str) -> None:
     data = client.volumes.create("data", size="64M", encrypt=encrypt, secret="secret")
     data.mount(box, "/data", secret="secret")
-    says(box, "echo kept >/data/file")
-    with pytest.raises(FailedPrecondition, match="while it is locked"):
-        data.clone("copy")
-    client.volumes.unmount(box, "/data")
-    data.lock()
-    copy = data.clone("copy")
-    assert copy.message.encryption == data.message.encryption
-    copy.mount(box, "/copy", secret="secret")
+    says(box, "echo 0 >/acknowledged")
+    with box.exec(["sh", "-c", WRITER], stdin=False) as writer:
+        next(iter(writer))
+        wait_until(lambda: acknowledged(box) > 5, "it writes")
+        for number in range(3):
+            before = acknowledged(box)
+            snapshot = data.snapshot(f"snapshot-{number}")
+            after = acknowledged(box)
+            snapshot.mount(box, "/snapshot", read_only=True, secret="secret")
+            written = says(box, "cat /snapshot/log").split()
+            assert written == [b"%d" % one for one in range(1, len(written) + 1)]
+            assert before <= len(written) <= after + 1
+            snapshot.lock(force=True)
+        says(box, "touch /stop")
+        assert writer.wait().exit_code == 0
+
+
+def acknowledged(box: Container) -> int:
+    return int(says(box, "cat /acknowledged"))
+
+
+def test_a_broken_one_is_not_copied_before_it_is_locked(client: Client, daemon: RunningDaemon, box: Container) -> None:
+    data = client.volumes.create("data", size="48M", encrypt="fs", secret="secret")
     data.mount(box, "/data", secret="secret")
-    says(box, "echo other >/data/file")
+    says(box, "echo kept >/data/file; sync")
+    ours = [one for one in psutil.process_iter() if one.pid not in (daemon.pid, daemon.launcher_pid)]
+    (process,) = [one for one in ours if has_volume(one, daemon)]
+    process.kill()
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is gone")
+    with pytest.raises(FailedPrecondition, match="broken"):
+        data.clone("copy")
+    data.lock(force=True)
+    copy = data.clone("copy")
+    copy.mount(box, "/copy", secret="secret")
     assert says(box, "cat /copy/file") == b"kept\n"
+    copy.lock(force=True)
+
+
+def has_volume(process: psutil.Process, daemon: RunningDaemon) -> bool:
+    with suppress(OSError):
+        return has_open(process.pid, daemon.state_dir / "volumes")
+    return False
 
 
 def test_a_raw_disk_is_not_copied_while_somebody_has_it(client: Client, daemon: RunningDaemon) -> None:

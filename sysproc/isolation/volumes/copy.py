@@ -13,13 +13,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation.builder import enter_own_mount_namespace
 from sysproc.isolation.tools import run_tool
-from sysproc.isolation.volumes.freeze import frozen, types_of
+from sysproc.isolation.volumes.freeze import Places, frozen
 from sysproc.linux.files import syncfs
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
 from sysproc.linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
@@ -29,13 +28,12 @@ Values = Mapping[str, Any]
 
 
 def copy_volume(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, Any]:
-    """The job: of the `file` with these `parts` into an empty file, the fd. The moment is that of the clock."""
+    """The job: of a `file`, as `Places` reads it, into an empty one, the fd. The moment is that of the clock."""
     (target,) = fds
-    file = Path(values["file"])
     enter_own_mount_namespace()
-    source = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    source = os.open(values["file"], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with frozen(file, types_of(values)):
+        with frozen(Places.read(values)):
             moment = time.time()
             copy_sparse(source, target)
             failpoint("volumes.copy.before_thaw")

@@ -10,6 +10,9 @@
 The kernel thaws nothing by itself. So either of the two does when the other is killed; when both are, `thaw` does: the
 daemon runs it after a job that was killed, and at its start for every volume that has a loop device. Which filesystem
 is mounted is asked of sysfs: a device that holds none is somebody's raw disk, of whose writes nothing is known.
+
+Of an encrypted volume the filesystems are on devices over what is decrypted. What they have given out when they are
+frozen is flushed down through these, so that all of it is in the encrypted file.
 """
 
 import errno
@@ -19,19 +22,18 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation.builder import enter_own_mount_namespace
+from sysproc.isolation.volumes.decrypted_devices import named_devices
 from sysproc.linux.freeze import fifreeze, fithaw
 from sysproc.linux.loop import loop_get_status64, loops_backed_by
 from sysproc.linux.mounts import new_mount
 
 Values = Mapping[str, Any]
-# The type of the filesystem at each place of the file, in bytes.
-Types = Mapping[int, str]
-
 # Those that are written; what is only read needs no freezing.
 FROZEN, READ_ONLY = ("ext4", "btrfs", "xfs"), ("erofs", "squashfs")
 FREE = -1
@@ -40,19 +42,40 @@ PATIENCE_S, _PAUSE_S = 5.0, 0.01
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the filesystems of a file may be mounted from. parts: their types, by the place in the file, in bytes;
+    inside: of what is decrypted, by the number of the filesystem.
+    """
+
+    file: Path
+    parts: Mapping[int, str]
+    inside: Sequence[str]
+
+    @classmethod
+    def read(cls, values: Values) -> "Places":
+        """As the daemon sends it."""
+        return cls(Path(values["file"]), {place: kind for place, kind, *_ in values["parts"]}, values["inside"])
+
+    def devices(self) -> Mapping[str, str]:
+        """The loop devices that there are, each with the type of what is on it; empty: none that we know."""
+        offsets = {device: offset_of(device) for device in loops_backed_by(self.file)}
+        found = {device: self.parts.get(offset, "") for device, offset in offsets.items() if offset != FREE}
+        if self.inside:
+            there = os.stat(self.file)
+            ours = {path: name.filesystem for path, name in named_devices().items() if name.is_of(there)}
+            found.update({path: self.inside[number] for path, number in ours.items() if number is not None})
+        return found
+
+
 def thaw(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
-    """The job: whatever is frozen of the `files` goes on; each with the `types` of its `places`."""
+    """The job: whatever is frozen of these `volumes` goes on; each as `Places` reads it."""
     enter_own_mount_namespace()
     thawed = 0
     for one in values["volumes"]:
-        with opened(Path(one["file"]), types_of(one)) as tops:
-            thawed += sum(map(thaw_one, tops))
+        with opened(Places.read(one)) as tops:
+            thawed += sum(map(thaw_one, tops.values()))
     return {"thawed": thawed}
-
-
-def types_of(values: Values) -> Types:
-    """As the daemon sends them: places and types."""
-    return {place: kind for place, kind, *_ in values["parts"]}
 
 
 def thaw_one(top: int) -> bool:
@@ -67,50 +90,55 @@ def thaw_one(top: int) -> bool:
 
 
 @contextmanager
-def frozen(file: Path, types: Types) -> Iterator[None]:
+def frozen(places: Places) -> Iterator[None]:
     """While the block lasts nothing is written into the filesystems of a file. In a mount namespace of its own.
 
     OSError(EBUSY): a loop device has it, and no filesystem is mounted from that.
     """
-    refuse_raw(file, types)
-    with opened(file, types) as tops, guarded(tops):
-        for top in tops:
+    refuse_raw(places)
+    with opened(places) as tops, guarded(list(tops.values())):
+        for device, top in tops.items():
             fifreeze(top)
             failpoint("volumes.freeze.after_freeze")
+            if places.inside:
+                flush(device)
         yield
 
 
 @contextmanager
-def opened(file: Path, types: Types) -> Iterator[Sequence[int]]:
-    """The top directories of the filesystems of a file that are mounted anywhere."""
+def opened(places: Places) -> Iterator[Mapping[str, int]]:
+    """The top directories of the filesystems of a file that are mounted anywhere, by their devices."""
     with ExitStack() as stack:
-        tops = []
-        for device in loops_backed_by(file):
-            kind = types.get(offset_of(device), "")
+        tops = {}
+        for device, kind in places.devices().items():
             if kind in FROZEN and is_mounted(kind, device):
-                tops.append(top_of(kind, device))
-                stack.callback(os.close, tops[-1])
+                tops[device] = top_of(kind, device)
+                stack.callback(os.close, tops[device])
         yield tops
 
 
-def refuse_raw(file: Path, types: Types) -> None:
+def refuse_raw(places: Places) -> None:
     """OSError(EBUSY) for a raw disk; a device that goes away with the last mount is waited for."""
     deadline = time.monotonic() + PATIENCE_S
-    while (raw := raw_devices(file, types)) and time.monotonic() < deadline:
+    while (raw := raw_devices(places)) and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
     if raw:
         raise OSError(errno.EBUSY, "in use as a raw disk", ", ".join(raw))
 
 
-def raw_devices(file: Path, types: Types) -> list[str]:
+def raw_devices(places: Places) -> list[str]:
     """The loop devices of a file from which no filesystem that we know is mounted."""
-    found = []
-    for device in loops_backed_by(file):
-        offset = offset_of(device)
-        kind = types.get(offset, "")
-        if offset != FREE and kind not in READ_ONLY and not is_mounted(kind, device):
-            found.append(device)
-    return found
+    devices = places.devices().items()
+    return [device for device, kind in devices if kind not in READ_ONLY and not is_mounted(kind, device)]
+
+
+def flush(device: str) -> None:
+    """What was written to it is in the file below all of its devices, and on the disk."""
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def offset_of(device: str) -> int:
