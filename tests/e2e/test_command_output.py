@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sysproc_client import Client
 from sysproc_client.cli.certificates import cert_command
@@ -109,6 +110,48 @@ def test_every_subcommand_prints_json_if_asked(
         assert holds(told), (subcommand, told)
 
 
+# What shows something, and the names of it in the next command.
+SHOWING = {
+    "list": ["{a}", "{b}"],
+    "tree": ["{a}", "{b}"],
+    "inspect a": ["{a}"],
+    "volume list": ["{a}/data"],
+    "volume inspect a/data": ["{a}/data"],
+    "image list": ["busybox"],
+    "ps a": ["1"],
+}
+
+
+def test_yaml_says_what_json_says_and_names_are_for_the_next_command(sysproc: Sysproc, client: Client) -> None:
+    box = client.create(name="a")
+    ids = {"a": box.id, "b": client.create(name="b", parent=box).id}
+    client.volumes.create("data", size="16M", owner=box.id)
+    for line, names in SHOWING.items():
+        asked = sysproc(*line.split(), "-o", "yaml").stdout
+        assert yaml.safe_load(asked).__class__ is json_of(sysproc, *line.split(), "-o", "json").__class__
+        if line != "ps a":  # whose processor time goes on
+            assert yaml.safe_load(asked) == json_of(sysproc, *line.split(), "-o", "json")
+        named = sysproc(*line.split(), "-o", "name").stdout.decode().splitlines()
+        assert named == [name.format(**ids) for name in names], line
+    assert sysproc("inspect", sysproc("list", "-o", "name").stdout.split()[1]).returncode == 0
+    assert sysproc("volume", "inspect", sysproc("volume", "list", "-o", "name").stdout.strip()).returncode == 0
+
+
+def test_what_has_no_name_says_so(sysproc: Sysproc) -> None:
+    done = sysproc("info", "-o", "name")
+    assert (done.returncode, done.stdout) == (2, b"") and b"-o json" in done.stderr
+
+
+def test_wide_has_more_columns_and_the_same_lines(sysproc: Sysproc, client: Client) -> None:
+    box = client.create(name="a", memory="64M", labels={"k": "v"})
+    client.volumes.create("data", size="16M", owner=box.id)
+    usual, wide = (sysproc("list", "-o", form).stdout.decode().splitlines() for form in ("table", "wide"))
+    assert wide[0].startswith(usual[0]) and "memory_bytes 64M" in wide[1] and "k=v" in wide[1]
+    for line in (["volume", "list"], ["image", "list"], ["ps", "a"], ["info"]):
+        usual, wide = (sysproc(*line, "-o", form).stdout.decode().splitlines() for form in ("table", "wide"))
+        assert len(wide) == len(usual) and len("".join(wide)) > len("".join(usual)), line
+
+
 @pytest.mark.parametrize(("subcommand", "line"), OF_COMMANDS_INSIDE.items())
 def test_the_output_of_a_command_inside_is_its_own(
     sysproc: Sysproc, client: Client, subcommand: str, line: str
@@ -184,6 +227,23 @@ def test_a_list_is_never_cut(sysproc: Sysproc, client: Client, daemon: RunningDa
         assert box.id in sysproc(subcommand).stdout.decode()
 
 
+def test_a_window_too_narrow_for_the_table_gets_a_block_of_each_row(client: Client, daemon: RunningDaemon) -> None:
+    boxes = [client.create(name=name) for name in ("one", "two")]
+    wide, narrow = (on_terminal(daemon, columns, "list", NO_COLOR="1").splitlines() for columns in (100, 30))
+    assert wide[1].split()[:3] == [boxes[0].id, "one", "running"] and len(wide) == 3
+    assert narrow[:2] == [f"ID      {boxes[0].id}", "NAME    one"] and "" in narrow
+    assert all(len(line) <= 30 for line in narrow)
+
+
+def test_colours_are_for_terminals_that_want_them(client: Client, daemon: RunningDaemon, sysproc: Sysproc) -> None:
+    client.create(name="a")
+    for subcommand in ("list", "tree"):
+        assert "\x1b[32m" in on_terminal(daemon, 100, subcommand, TERM="xterm")
+        for unwanted in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            assert "\x1b" not in on_terminal(daemon, 100, subcommand, **unwanted)
+        assert b"\x1b" not in sysproc(subcommand).stdout
+
+
 def test_a_long_command_line_is_cut_on_a_terminal_only(sysproc: Sysproc, client: Client, daemon: RunningDaemon) -> None:
     box = client.create(name="a")
     argument = "x" * 200
@@ -212,10 +272,12 @@ def test_the_terminal_of_a_command_is_as_large_as_ours_also_where_its_output_is_
     assert done.stdout.split() == [b"33", b"57"]
 
 
-def on_terminal(daemon: RunningDaemon, columns: int, *arguments: str) -> str:
+def on_terminal(daemon: RunningDaemon, columns: int, *arguments: str, **environment: str) -> str:
     """What a subcommand shows on a terminal of this width."""
     ours, theirs = terminal(columns)
-    with subprocess.Popen([COMMAND, "--endpoint", daemon.endpoint, *arguments], stdout=theirs) as process:
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")} | environment
+    command = [COMMAND, "--endpoint", daemon.endpoint, *arguments]
+    with subprocess.Popen(command, stdout=theirs, env=environ) as process:
         os.close(theirs)
         shown = b""
         while piece := read_terminal(ours):

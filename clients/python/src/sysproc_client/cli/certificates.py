@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import print_json, print_table
+from sysproc_client.cli.output import print_document
+from sysproc_client.cli.tables import print_table
 
 if TYPE_CHECKING:
     from sysproc_client.certificates import Authority, Issued
@@ -50,8 +51,8 @@ def init_command(options: Options, directory: Path, domain: str, hosts: tuple[st
     """
     authority = with_library().create(directory, domain, force=force)
     server = authority.issue_server(hosts or [*dict.fromkeys((socket.gethostname(), *LOCAL))])
-    if options.output == "json":
-        print_json({"directory": str(directory), "domain": domain, **facts(server.issued)})
+    if options.for_programs:
+        print_document(options.output, {"directory": str(directory), "domain": domain, **facts(server.issued)})
         return
     click.echo(f"{directory}: authority of spiffe://{domain}; server: {', '.join(server.issued.names)}")
     click.echo(f"Next: sysprocd --listen tcp://HOST:PORT{of_directory(directory)}", err=True)
@@ -84,8 +85,8 @@ def issue_command(
     validity = None if days is None else validity_of(days)
     pair = authority.issue_server(names, validity) if names else authority.issue_client(container, validity, out)
     told = {"cert": str(pair.cert), "key": str(pair.key), "ca": str(directory / "ca.pem"), **facts(pair.issued)}
-    if options.output == "json":
-        print_json(told)
+    if options.for_programs:
+        print_document(options.output, told)
         return
     click.echo(f"{pair.cert}\n{pair.key}")
     if not names:
@@ -102,8 +103,8 @@ def revoke_command(options: Options, directory: Path, certificate: str) -> None:
     As soon as sysprocd has the new crl.pem it refuses it, and ends the connections that were made with it.
     """
     serial = with_library()(directory).revoke(certificate)
-    if options.output == "json":
-        print_json({"serial": serial})
+    if options.for_programs:
+        print_document(options.output, {"serial": serial})
         return
     click.echo(serial)
 
@@ -116,8 +117,8 @@ def list_command(options: Options, directory: Path) -> None:
     authority = with_library()(directory)
     revoked = authority.revoked()
     found = [{**facts(one), "state": state_of(one, revoked), "file": one.file} for one in authority.issued()]
-    if options.output == "json":
-        print_json(found)
+    if options.for_programs:
+        print_document(options.output, found)
         return
     rows = [(one["serial"], one["state"], one["not_after"][:10], ", ".join(one["names"])) for one in found]
     print_table(("serial", "state", "until", "for"), rows)

@@ -1,18 +1,21 @@
 """Subcommands for containers: create, list, tree, inspect, update, start, stop, freeze, thaw, destroy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.options import creation_options, pairs
-from sysproc_client.cli.output import as_json, escaped, human_age, human_size, print_json, print_table
+from sysproc_client.cli.output import as_json, escaped, human_age, human_size, limits_of, print_document
 from sysproc_client.cli.several import each, printed_at_end
+from sysproc_client.cli.tables import coloured, print_table
 
 if TYPE_CHECKING:
     from sysproc_client.container import Container
 
+COLUMNS = ("id", "name", "parent", "state", "image", "age")
+WIDE = ("limits", "hostname", "labels")
 refs = click.argument("refs", nargs=-1, required=True, metavar="REF...")
 
 
@@ -24,8 +27,8 @@ def create_command(options: Options, /, no_start: bool, **wanted: Any) -> None:
     """Make a container and start it; prints its id."""
     with options.connect() as client:
         box = client.create(**wanted, start=not no_start)
-    if options.output == "json":
-        print_json(as_json(box))
+    if options.for_programs:
+        print_document(options.output, as_json(box))
     else:
         click.echo(box.id)
 
@@ -37,11 +40,22 @@ def list_command(options: Options, labels: dict[str, str]) -> None:
     """List all containers, oldest first."""
     with options.connect() as client:
         boxes = client.list(labels=labels)
-    if options.output == "json":
-        print_json([as_json(box) for box in boxes])
+    if options.for_programs:
+        print_document(options.output, [as_json(box) for box in boxes])
         return
-    rows = [(box.id, box.name, box.parent_id, box.state, box.message.image, human_age(box.created)) for box in boxes]
-    print_table(("id", "name", "parent", "state", "image", "age"), rows)
+    print_table((*COLUMNS, *(WIDE if options.wide else ())), [row_of(box, wide=options.wide) for box in boxes])
+
+
+def row_of(box: "Container", *, wide: bool) -> tuple[str, ...]:
+    """A line of the list."""
+    row = (box.id, box.name, box.parent_id, box.state, box.message.image, human_age(box.created))
+    labels = ",".join(f"{key}={value}" for key, value in box.message.labels.items())
+    return (*row, limits_shown(limits_of(box)), box.message.hostname, labels) if wide else row
+
+
+def limits_shown(limits: Mapping[str, int | None]) -> str:
+    """Those that there are, for people."""
+    return ", ".join(f"{name} {shown(name, value)}" for name, value in limits.items() if value)
 
 
 @click.command("tree")
@@ -50,8 +64,8 @@ def tree_command(options: Options) -> None:
     """Show the containers as a tree; as JSON, each with its `children`."""
     with options.connect() as client:
         boxes = client.list()
-    if options.output == "json":
-        print_json(nested(boxes))
+    if options.for_programs:
+        print_document(options.output, nested(boxes))
         return
     click.echo("host")
     for guide, box in drawn(boxes):
@@ -86,8 +100,7 @@ def nested(boxes: Sequence["Container"]) -> list[dict[str, Any]]:
 
 def label(box: "Container") -> str:
     """One container as a line of the tree."""
-    colour = {"running": "green", "frozen": "cyan", "stopped": "yellow", "failed": "red"}.get(box.state)
-    words = [click.style(escaped(box.name or box.id), bold=True), click.style(box.state, fg=colour)]
+    words = [click.style(escaped(box.name or box.id), bold=True), coloured(box.state)]
     return " ".join([*words, *([click.style(f" {box.id}", dim=True)] if box.name else [])])
 
 
@@ -99,10 +112,11 @@ def inspect_command(options: Options, ref: str) -> None:
     with options.connect() as client:
         box, path = client.get(ref), client.path(ref)
     told = {"path": path, **as_json(box)}
-    if options.output == "json":
-        print_json(told)
+    if options.for_programs:
+        print_document(options.output, told)
         return
-    told["limits"] = ", ".join(f"{name} {shown(name, value)}" for name, value in told["limits"].items() if value)
+    told["limits"] = limits_shown(told["limits"])
+    told["created"] = f"{told['created']} ({human_age(box.created)} ago)"
     for name, value in told.items():
         click.echo(f"{name:12} {escaped(readable(value))}".rstrip())
 
@@ -158,8 +172,8 @@ def update_command(
         raise click.UsageError("Nothing to change: give a limit, --ttl, --idle-timeout or --label.")
     with options.connect() as client:
         box = client.get(ref).update(**changed, clear=clear, etag=etag)
-    if options.output == "json":
-        print_json(as_json(box))
+    if options.for_programs:
+        print_document(options.output, as_json(box))
 
 
 def whole_number(text: str) -> int:
@@ -224,7 +238,7 @@ def destroy_command(options: Options, refs: Sequence[str], dry_run: bool) -> Non
         for container_id in client.get(ref)._destroy(validate_only=dry_run):
             if container_id not in gone:
                 gone.append(container_id)
-                if options.output != "json":
+                if not options.for_programs:
                     click.echo(container_id)
 
     with options.connect() as client, printed_at_end(options, gone):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import human_age, human_size, iso, print_json, print_table
+from sysproc_client.cli.output import human_age, human_size, iso, print_document
 from sysproc_client.cli.several import each, printed_at_end
+from sysproc_client.cli.tables import print_table
 
 if TYPE_CHECKING:
     from nightos.sysproc.v1.image_service_pb2 import Image, ImportImageResponse
@@ -31,8 +32,8 @@ def import_command(options: Options, name: str, source: str, replace: bool) -> N
         imported = client.images.import_(name, what, replace=replace, progress=progress)
     if imported.skipped_devices:
         click.echo(f"{imported.skipped_devices} device nodes were left out: containers have their own.", err=True)
-    if options.output == "json":
-        print_json({**image_json(imported.image), "skipped_devices": imported.skipped_devices})
+    if options.for_programs:
+        print_document(options.output, {**image_json(imported.image), "skipped_devices": imported.skipped_devices})
         return
     click.echo(imported.image.digest.hex())
 
@@ -61,13 +62,13 @@ def list_images(options: Options) -> None:
     """List the images."""
     with options.connect() as client:
         images = client.images.list()
-    if options.output == "json":
-        print_json([image_json(image) for image in images])
+    if options.for_programs:
+        print_document(options.output, [image_json(image) for image in images])
         return
     rows = [
         (
             image.name,
-            image.digest.hex()[:12],
+            image.digest.hex()[: None if options.wide else 12],
             human_size(image.content_bytes),
             human_size(image.stored_bytes),
             str(image.containers),

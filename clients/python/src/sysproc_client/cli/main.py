@@ -17,6 +17,7 @@ from sysproc_client.cli.streams import NOBODY_READS, leave, open_what_is_closed
 from sysproc_client.version import VERSION
 
 OWN_FAILURE = 125
+FORMS = ("table", "wide", "json", "yaml", "name")
 # Name of a subcommand: module, and the line in --help.
 COMMANDS = {
     "create": ("containers", "Make a container and start it; prints its id."),
@@ -52,6 +53,16 @@ class Options:
     endpoint: str | None = None
     output: str = "table"
     tls: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def for_programs(self) -> bool:
+        """Whether a program reads what is printed."""
+        return self.output not in ("table", "wide")
+
+    @property
+    def wide(self) -> bool:
+        """Whether a table has all its columns."""
+        return self.output == "wide"
 
     def connect(self) -> Any:
         """A client of the endpoint; imported here, since it costs most of a short command's time."""
@@ -114,7 +125,7 @@ class Subcommands(click.Group):
 @click.option("--tls-ca", metavar="FILE", help="For tcp://: the service's authority. Default: $SYSPROC_TLS_CA.")
 @click.option("--tls-cert", metavar="FILE", help="For tcp://: our certificate. Default: $SYSPROC_TLS_CERT.")
 @click.option("--tls-key", metavar="FILE", help="For tcp://: its key. Default: $SYSPROC_TLS_KEY.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How results are printed.")
+@click.option("-o", "--output", type=click.Choice(FORMS), default="table", help="How results are printed.")
 @click.version_option(VERSION, prog_name="sysproc", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context, /, endpoint: str | None, output: str, **tls: str | None) -> None:
@@ -122,7 +133,14 @@ def cli(context: click.Context, /, endpoint: str | None, output: str, **tls: str
 
     A container is named by its id of 16 hex digits, or by its path of names: `web/worker`.
     """
+    if not colours_wanted():
+        context.color = False
     context.obj = Options(endpoint, output, {name.removeprefix("tls_"): path for name, path in tls.items()})
+
+
+def colours_wanted() -> bool:
+    """Whether a terminal gets them: https://no-color.org. Nothing else does, which click sees to."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from sysproc_client.cli.main import FORMS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -29,7 +31,7 @@ def with_output(command: click.Command) -> click.Command:
         command.params.append(
             click.Option(
                 ["--output"] if taken else ["-o", "--output"],
-                type=click.Choice(["table", "json"]),
+                type=click.Choice(FORMS),
                 callback=_set_output,
                 expose_value=False,
                 help="How results are printed.",

@@ -1,13 +1,14 @@
-"""What is printed: tables for people, JSON for programs; times and sizes in words.
+"""What is printed: documents and names for programs; times and sizes in words for people.
+
+Tables are in `sysproc_client.cli.tables`.
 
 What comes from inside a container is never trusted: control characters are shown, not obeyed.
 """
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "K", "M", "G", "T", "P")
 _STEP = 1024
-_GAP = "  "
-# What is shorter says nothing any more.
-LEAST_CUT = 16
+# By what something is named, the first that it has; a volume by that of its owner before it.
+NAMING = ("id", "name", "serial", "pid", "path", "volume", "filesystem")
 _AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -31,27 +31,46 @@ def escaped(text: str | bytes) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def print_json(value: Any) -> None:
-    """As a document, with a newline."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not sys.stdout.isatty()))
+def print_document(form: str, value: Any) -> None:
+    """For programs: `json` or `yaml`, as a document; `name`, each by what it is named by in the next command."""
+    if form == "yaml":
+        click.echo(yaml_of(value), nl=False)
+    elif form == "name":
+        for name in names_of(value):
+            click.echo(escaped(name))
+    else:
+        click.echo(json.dumps(value, indent=2, ensure_ascii=not sys.stdout.isatty()))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut_last: bool = False) -> None:
-    """Aligned columns. Nothing is cut, since ids are copied; on a terminal perhaps the last one, for who allows it."""
-    cells = [[name.upper() for name in columns], *([escaped(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
-    on_terminal = sys.stdout.isatty()
-    if cut_last and on_terminal:
-        room = shutil.get_terminal_size().columns - sum(widths[:-1]) - len(_GAP) * (len(columns) - 1)
-        cells = [[*row[:-1], cut(row[-1], max(room, LEAST_CUT))] for row in cells]
-    for number, row in enumerate(cells):
-        line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        click.echo(click.style(line, bold=True) if on_terminal and not number else line)
+def yaml_of(value: Any) -> str:
+    """A document of YAML, if the library that it needs is installed."""
+    try:
+        from yaml import safe_dump
+    except ModuleNotFoundError as error:
+        from sysproc_client._core.errors import FailedPrecondition
+
+        raise FailedPrecondition(
+            "YAML is written with the library `pyyaml`, which is not installed.",
+            reason="NO_YAML",
+            resolution="Install it: pip install 'sysproc-client[yaml]'; or take -o json, which is YAML as well.",
+        ) from error
+    return str(safe_dump(value, sort_keys=False, allow_unicode=sys.stdout.isatty(), default_flow_style=False))
 
 
-def cut(text: str, most: int) -> str:
-    """At most so many characters, and a sign that there were more."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def names_of(value: Any) -> Iterator[str]:
+    """Each thing in a document by its name. UsageError where nothing in it has one."""
+    if isinstance(value, list):
+        for one in value:
+            yield from names_of(one)
+    elif isinstance(value, str):
+        yield value
+    else:
+        key = next((key for key in NAMING if value.get(key) not in (None, "")), None)
+        if key is None:
+            raise click.UsageError("`-o name` is for what has a name; take -o json.")
+        owner = value.get("owner") if key == "name" else None
+        yield f"{owner}/{value[key]}" if owner else str(value[key])
+        yield from names_of(value.get("children", []))
 
 
 def human_size(value: int | None) -> str:

@@ -8,9 +8,11 @@ import click
 
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.options import creation_options, pairs
-from sysproc_client.cli.output import escaped, human_size, iso, print_json, print_table
+from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_document
+from sysproc_client.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from nightos.sysproc.v1.process_service_pb2 import Process
     from sysproc_client.container import Container
 
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
@@ -102,8 +104,9 @@ def ps_command(options: Options, ref: str) -> None:
 
     with options.connect() as client:
         found = client.get(ref).ps()
-    if options.output == "json":
-        print_json(
+    if options.for_programs:
+        print_document(
+            options.output,
             [
                 {
                     "pid": one.pid,
@@ -117,19 +120,18 @@ def ps_command(options: Options, ref: str) -> None:
                     "resident_bytes": one.resident_bytes,
                 }
                 for one in found
-            ]
+            ],
         )
         return
-    rows = [
-        (
-            str(one.pid),
-            str(one.parent_pid),
-            str(one.uid),
-            one.state,
-            f"{one.cpu_time.ToTimedelta().total_seconds():.2f}",
-            human_size(one.resident_bytes),
-            " ".join(escaped(part) for part in one.argv),
-        )
-        for one in found
-    ]
-    print_table(("pid", "ppid", "uid", "state", "cpu s", "memory", "command"), rows, cut_last=True)
+    columns = ("pid", "ppid", "uid", "state", "cpu s", "memory", *(("host pid", "started") if options.wide else ()))
+    print_table((*columns, "command"), [row_of(one, wide=options.wide) for one in found], cut_last=not options.wide)
+
+
+def row_of(one: "Process", *, wide: bool) -> tuple[str, ...]:
+    """A line of the list."""
+    from sysproc_client.container import as_datetime
+
+    numbers = (str(one.pid), str(one.parent_pid), str(one.uid))
+    used = (f"{one.cpu_time.ToTimedelta().total_seconds():.2f}", human_size(one.resident_bytes))
+    more = (str(one.host_pid), f"{human_age(as_datetime(one.start_time))} ago") if wide else ()
+    return (*numbers, one.state, *used, *more, " ".join(escaped(part) for part in one.argv))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sysproc_client.cli.main import Options, tell
-from sysproc_client.cli.output import print_json
+from sysproc_client.cli.output import print_document
 
 FAILED = 1
 
@@ -38,5 +38,5 @@ def printed_at_end(options: Options, results: Sequence[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        if options.output == "json":
-            print_json(list(results))
+        if options.for_programs:
+            print_document(options.output, list(results))

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import print_json, print_table
+from sysproc_client.cli.output import print_document
+from sysproc_client.cli.tables import print_table
 from sysproc_client.version import VERSION
 
 CGROUP_MODES = {1: "unified (version 2)", 2: "hybrid (version 1 controllers)", 3: "legacy (version 1)"}
@@ -26,8 +27,8 @@ def whoami_command(options: Options) -> None:
         "methods": list(me.methods),
         "remote_identity": me.remote_identity,
     }
-    if options.output == "json":
-        print_json(told)
+    if options.for_programs:
+        print_document(options.output, told)
         return
     where = f"in container {told['container']}" if me.container_id else "on the host"
     who = f"{me.remote_identity}: uid {me.uid}" if me.remote_identity else f"uid {me.uid}, pid {me.pid}"
@@ -59,25 +60,26 @@ def info_command(options: Options) -> None:
         for name in ("version", "api_version", "kernel_release", "architecture", "python_version", "grpc_version")
     }
     facts["cgroups"] = CGROUP_MODES.get(info.cgroup_mode, "unknown")
-    if options.output == "json":
-        print_json({**facts, "features": features})
+    if options.for_programs:
+        print_document(options.output, {**facts, "features": features})
         return
     for name, value in facts.items():
         click.echo(f"{name:15} {value}")
-    rows = [(one["name"], "yes" if one["usable"] else "no", one["since"], one["detail"]) for one in features]
-    print_table(("feature", "usable", "since", "detail"), rows, cut_last=True)
+    columns = ("name", "usable", "since", *(("fallback",) if options.wide else ()), "detail")
+    rows = [tuple({**one, "usable": "yes" if one["usable"] else "no"}[name] for name in columns) for one in features]
+    print_table(("feature", *columns[1:]), rows, cut_last=not options.wide)
 
 
 @click.command("version")
 @click.pass_obj
 def version_command(options: Options) -> None:
     """Versions of the command and of the service."""
-    if options.output != "json":
+    if not options.for_programs:
         click.echo(f"sysproc {VERSION}")  # also where no service answers
     with options.connect() as client:
         server = client.system_info().version
-    if options.output == "json":
-        print_json({"sysproc": VERSION, "sysprocd": server})
+    if options.for_programs:
+        print_document(options.output, {"sysproc": VERSION, "sysprocd": server})
     else:
         click.echo(f"sysprocd {server}")
     if server.split(".")[:2] != VERSION.split(".")[:2]:

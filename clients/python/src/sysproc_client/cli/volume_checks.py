@@ -3,7 +3,7 @@
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import escaped, print_json
+from sysproc_client.cli.output import escaped, print_document
 from sysproc_client.cli.several import FAILED
 
 
@@ -18,11 +18,14 @@ def check_command(options: Options, name: str, owner: str | None, repair: bool) 
         found = []
         for one in client.volumes.get(name, owner=owner).check(repair=repair):
             found.append(one)
-            if options.output != "json":
+            if not options.for_programs:
                 click.echo(f"{escaped(one.filesystem)}: {one.result}")
                 if not one.is_whole:
                     click.echo("".join(f"    {escaped(line)}\n" for line in one.output.splitlines()), nl=False)
-    if options.output == "json":
-        print_json([{"filesystem": one.filesystem, "result": one.result, "output": one.output} for one in found])
+    if options.for_programs:
+        print_document(
+            options.output,
+            [{"filesystem": one.filesystem, "result": one.result, "output": one.output} for one in found],
+        )
     if not all(one.is_whole for one in found):
         raise click.exceptions.Exit(FAILED)

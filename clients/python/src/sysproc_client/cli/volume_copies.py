@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import print_json
+from sysproc_client.cli.output import print_document
 from sysproc_client.cli.volumes import on_destroy_option, overcommit_option, owner_option, volume_command, volume_json
 
 
@@ -43,7 +43,7 @@ def copy_volume(options: Options, name: str, copy: str, verb: str, owner: str | 
     with options.connect() as client:
         volume = client.volumes.get(name, owner=owner)
         made = getattr(volume, verb)(own, owner=above or None, **wanted)
-    if options.output == "json":
-        print_json(volume_json(made))
+    if options.for_programs:
+        print_document(options.output, volume_json(made))
     else:
         click.echo(made.name)

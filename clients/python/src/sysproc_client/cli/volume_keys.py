@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import print_json
+from sysproc_client.cli.output import print_document
 from sysproc_client.cli.passphrases import given, secret_options, typed
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def lock_command(options: Options, name: str, owner: str | None, force: bool) ->
     with options.connect() as client:
         volume = client.volumes.get(name, owner=owner)
         volume.lock(force=force)
-        if options.output == "json":
-            print_json({"name": volume.name, "owner": volume.owner_id, "unlocked": False})
+        if options.for_programs:
+            print_document(options.output, {"name": volume.name, "owner": volume.owner_id, "unlocked": False})
 
 
 @click.command("passwd")
@@ -53,8 +53,10 @@ def passwd_command(options: Options, /, name: str, owner: str | None, slot: int 
             volume.add_key(secret, new)
         else:
             volume.change_key(secret, new)
-        if options.output == "json":
-            print_json({"name": volume.name, "owner": volume.owner_id, "key_slots": volume.key_slots})
+        if options.for_programs:
+            print_document(
+                options.output, {"name": volume.name, "owner": volume.owner_id, "key_slots": volume.key_slots}
+            )
 
 
 def check(add: bool, remove: bool, slot: int | None, wanted: dict[str, Any]) -> None:

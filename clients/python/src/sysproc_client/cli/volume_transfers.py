@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import human_size, print_json
+from sysproc_client.cli.output import human_size, print_document
 from sysproc_client.cli.volumes import on_destroy_option, overcommit_option, owner_option, volume_command, volume_json
 
 # Of a line that is written over and over.
@@ -36,8 +36,8 @@ def export_volume(options: Options, name: str, file: str, owner: str | None, zst
             sys.stdout.buffer.flush()
         else:
             digest = volume.export_to(file, zstd=zstd, replace=replace, progress=progress)
-    if options.output == "json" and file != "-":
-        print_json({"name": volume.name, "file": file, "size": volume.size, "digest": digest.hex()})
+    if options.for_programs and file != "-":
+        print_document(options.output, {"name": volume.name, "file": file, "size": volume.size, "digest": digest.hex()})
 
 
 @volume_command.command("import")
@@ -61,8 +61,8 @@ def import_volume(options: Options, /, name: str, file: str, **wanted: Any) -> N
         volume = client.volumes.import_from(name, source, progress=progress, skipped=left_out.append, **wanted)
     for count in left_out:
         click.echo(f"sysproc: left out: {count} device nodes, sockets or attributes of other systems", err=True)
-    if options.output == "json":
-        print_json(volume_json(volume))
+    if options.for_programs:
+        print_document(options.output, volume_json(volume))
     else:
         click.echo(volume.name)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_json, print_table
+from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_document
 from sysproc_client.cli.passphrases import given, secret_options, typed, with_secret
 from sysproc_client.cli.several import each, printed_at_end
+from sysproc_client.cli.tables import print_table
 from sysproc_client.cli.volume_checks import check_command
 from sysproc_client.cli.volume_keys import NEW, PASSPHRASE, lock_command, passwd_command
 from sysproc_client.cli.volume_packing import PACKED_TYPES, compress_option, from_option, packed_volume
@@ -113,8 +114,8 @@ def create_volume(options: Options, /, name: str, fstype: str | None, source: st
 
 def echo_volume(options: Options, volume: "Volume") -> None:
     """What was made."""
-    if options.output == "json":
-        print_json(volume_json(volume))
+    if options.for_programs:
+        print_document(options.output, volume_json(volume))
     else:
         click.echo(volume.name)
 
@@ -126,11 +127,20 @@ def list_volumes(options: Options, owner: str | None) -> None:
     """List the volumes, oldest first."""
     with options.connect() as client:
         volumes = client.volumes.list(below=owner)
-    if options.output == "json":
-        print_json([volume_json(volume) for volume in volumes])
+    if options.for_programs:
+        print_document(options.output, [volume_json(volume) for volume in volumes])
         return
-    rows = [(one.name, one.owner_id, human_size(one.size), kinds(one), human_age(one.created)) for one in volumes]
-    print_table(("name", "owner", "size", "filesystems", "age"), rows)
+    columns = ("name", "owner", "size", "filesystems", "age", "encryption", "mounted", "on destroy", "origin")
+    most = len(columns) if options.wide else 5
+    print_table(columns[:most], [row_of(one)[:most] for one in volumes])
+
+
+def row_of(volume: "Volume") -> tuple[str, ...]:
+    """A line of the list, with what only `-o wide` shows at its end."""
+    shown = (volume.name, volume.owner_id, human_size(volume.size), kinds(volume), human_age(volume.created))
+    where = ",".join(f"{one['container']}:{one['path']}" for one in attached_json(volume))
+    locked = {True: "", False: " (locked)"}[volume.unlocked or not volume.encryption]
+    return (*shown, f"{volume.encryption or '-'}{locked}", where or "-", volume.on_destroy, volume.origin)
 
 
 def kinds(volume: "Volume") -> str:
@@ -147,8 +157,8 @@ def inspect_volume(options: Options, name: str, owner: str | None) -> None:
     with options.connect() as client:
         volume = client.volumes.get(name, owner=owner)
     told = volume_json(volume)
-    if options.output == "json":
-        print_json(told)
+    if options.for_programs:
+        print_document(options.output, told)
         return
     told["size"] = human_size(volume.size)
     filesystems, attached = told.pop("filesystems"), told.pop("attached_to")
@@ -184,8 +194,8 @@ def grow_volume(options: Options, /, name: str, size: str, owner: str | None, **
     with options.connect() as client:
         found = client.volumes.get(name, owner=owner)
         volume = with_secret(lambda one: found.grow(size, secret=one), given(secret), PASSPHRASE)
-    if options.output == "json":
-        print_json(volume_json(volume))
+    if options.for_programs:
+        print_document(options.output, volume_json(volume))
 
 
 @volume_command.command("shrink")
@@ -197,8 +207,8 @@ def shrink_volume(options: Options, name: str, size: str, owner: str | None) -> 
     """Make a volume smaller, at the cost of its last filesystem (ext4, btrfs); refused where it holds more."""
     with options.connect() as client:
         volume = client.volumes.get(name, owner=owner).shrink(size)
-    if options.output == "json":
-        print_json(volume_json(volume))
+    if options.for_programs:
+        print_document(options.output, volume_json(volume))
 
 
 @volume_command.command("attach")
@@ -212,8 +222,8 @@ def attach_volume(options: Options, ref: str, volume: str, owner: str | None, re
     name, _, label = volume.partition(":")
     with options.connect() as client:
         path = volume_for(client, ref, name, owner).attach(ref, filesystem=label, read_only=read_only)
-    if options.output == "json":
-        print_json({"container": ref, "path": path})
+    if options.for_programs:
+        print_document(options.output, {"container": ref, "path": path})
     else:
         click.echo(escaped(path))
 
@@ -229,8 +239,8 @@ def detach_volume(options: Options, ref: str, volume: str, owner: str | None, fo
     name, _, label = volume.partition(":")
     with options.connect() as client:
         volume_for(client, ref, name, owner).detach(ref, filesystem=label, force=force)
-    if options.output == "json":
-        print_json({"container": ref, "volume": name})
+    if options.for_programs:
+        print_document(options.output, {"container": ref, "volume": name})
 
 
 @volume_command.command("trust")
@@ -241,8 +251,8 @@ def trust_volume(options: Options, name: str, owner: str | None) -> None:
     """Vouch for what is in a volume, wherever it comes from: then the kernel mounts it. For the host only."""
     with options.connect() as client:
         volume = client.volumes.get(name, owner=owner).trust()
-    if options.output == "json":
-        print_json(volume_json(volume))
+    if options.for_programs:
+        print_document(options.output, volume_json(volume))
 
 
 @volume_command.command("delete")
@@ -294,8 +304,8 @@ def mount_command(
     with options.connect() as client:
         found = volume_for(client, ref, name, owner)
         with_secret(lambda one: found.mount(ref, path, filesystem=label, secret=one, **wish), shown, PASSPHRASE)
-        if options.output == "json":
-            print_json(volume_json(found.refresh()))
+        if options.for_programs:
+            print_document(options.output, volume_json(found.refresh()))
 
 
 def volume_for(client: "Client", ref: str, name: str, owner: str | None) -> "Volume":
@@ -320,8 +330,8 @@ def umount_command(options: Options, ref: str, path: str, force: bool) -> None:
     """Take the volume at a path out of a container again."""
     with options.connect() as client:
         client.volumes.unmount(ref, path, force=force)
-    if options.output == "json":
-        print_json({"container": ref, "path": path})
+    if options.for_programs:
+        print_document(options.output, {"container": ref, "path": path})
 
 
 def volume_json(volume: "Volume") -> dict[str, Any]:
