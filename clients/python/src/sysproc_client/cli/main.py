@@ -40,7 +40,8 @@ COMMANDS = {
     "cert": ("certificates", "Certificates for callers on other machines."),
     "whoami": ("system", "Who this caller is, as the kernel says."),
     "info": ("system", "What the service and its kernel can do."),
-    "version": ("system", "Versions of the command and of the service."),
+    "doctor": ("doctor", "What the service and this host can do, and what to do."),
+    "version": ("versions", "Versions of the command and of the service."),
 }
 # Here 1 would be taken for the command's own exit code.
 _RUNS_COMMANDS = ("exec", "run")
@@ -64,15 +65,15 @@ class Options:
         """Whether a table has all its columns."""
         return self.output == "wide"
 
-    def connect(self) -> Any:
+    def connect(self, **how: Any) -> Any:
         """A client of the endpoint; imported here, since it costs most of a short command's time."""
         from sysproc_client.client import Client
 
-        if not any(self.tls.values()):
-            return Client(self.endpoint, on_away=tell_away)
-        from sysproc_client.tls import Tls
+        if any(self.tls.values()):
+            from sysproc_client.tls import Tls
 
-        return Client(self.endpoint, tls=Tls.chosen(self.tls), on_away=tell_away)
+            how["tls"] = Tls.chosen(self.tls)
+        return Client(self.endpoint, on_away=tell_away, **how)
 
 
 class Subcommands(click.Group):

@@ -1,4 +1,4 @@
-"""Subcommands about the service itself: whoami, info, version."""
+"""Subcommands about the service itself: whoami, info. Its version is in `sysproc_client.cli.versions`."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,6 @@ import click
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.output import print_document
 from sysproc_client.cli.tables import print_table
-from sysproc_client.version import VERSION
 
 CGROUP_MODES = {1: "unified (version 2)", 2: "hybrid (version 1 controllers)", 3: "legacy (version 1)"}
 
@@ -68,19 +67,3 @@ def info_command(options: Options) -> None:
     columns = ("name", "usable", "since", *(("fallback",) if options.wide else ()), "detail")
     rows = [tuple({**one, "usable": "yes" if one["usable"] else "no"}[name] for name in columns) for one in features]
     print_table(("feature", *columns[1:]), rows, cut_last=not options.wide)
-
-
-@click.command("version")
-@click.pass_obj
-def version_command(options: Options) -> None:
-    """Versions of the command and of the service."""
-    if not options.for_programs:
-        click.echo(f"sysproc {VERSION}")  # also where no service answers
-    with options.connect() as client:
-        server = client.system_info().version
-    if options.for_programs:
-        print_document(options.output, {"sysproc": VERSION, "sysprocd": server})
-    else:
-        click.echo(f"sysprocd {server}")
-    if server.split(".")[:2] != VERSION.split(".")[:2]:
-        click.echo("They differ: upgrade the older one.", err=True)
