@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from sysproc_client.cli.streams import NOBODY_READS, leave, open_what_is_closed
+from sysproc_client.cli.usage import no_such_command, tell_usage
 from sysproc_client.version import VERSION
 
 OWN_FAILURE = 125
@@ -109,11 +110,7 @@ class Subcommands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """With a guess for a mistyped one."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            close = difflib.get_close_matches(args[0], COMMANDS, 1)
-            guess = f" Did you mean `{close[0]}`?" if close else " `sysproc --help` lists them."
-            raise click.UsageError(f"There is no command `{args[0]}`.{guess}")
+            raise click.UsageError(no_such_command(args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
 
@@ -157,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.Abort:
         leave(130)
     except click.UsageError as error:
-        error.show()
+        tell_usage(error)
         leave(OWN_FAILURE if runs_command(given) else error.exit_code)
     except SystemExit as end:
         leave(NOBODY_READS if end.code else 0)  # what click makes of a pipe that nobody reads, for --help
