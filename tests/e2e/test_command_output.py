@@ -78,8 +78,9 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
 }
 # Their output is the command's inside; ours is none.
 OF_COMMANDS_INSIDE = {"exec": "a -- echo inside", "run": "-- echo inside"}
-# Whose exit code says what it has found; it is tested in `tests.e2e.test_doctor`.
-OF_THE_HOST = {"doctor"}
+# Tested by themselves: in `tests.e2e.test_doctor`, since its exit code says what it has found, and
+# `tests.e2e.test_completion`, since a shell reads it.
+OF_THEIR_OWN = {"doctor", "completion"}
 
 
 def json_of(sysproc: Sysproc, *arguments: str) -> Any:
@@ -91,7 +92,7 @@ def json_of(sysproc: Sysproc, *arguments: str) -> Any:
 def test_the_lines_here_are_all_subcommands() -> None:
     groups = {"image": image_command, "volume": volume_command, "cert": cert_command}
     grouped = {f"{group} {name}" for group, command in groups.items() for name in command.commands}
-    assert LINES.keys() | OF_COMMANDS_INSIDE.keys() | OF_THE_HOST == (COMMANDS.keys() - groups.keys()) | grouped
+    assert LINES.keys() | OF_COMMANDS_INSIDE.keys() | OF_THEIR_OWN == (COMMANDS.keys() - groups.keys()) | grouped
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the subcommand", "after it"])

@@ -41,6 +41,7 @@ COMMANDS = {
     "cert": ("certificates", "Certificates for callers on other machines."),
     "whoami": ("system", "Who this caller is, as the kernel says."),
     "info": ("system", "What the service and its kernel can do."),
+    "completion": ("completion", "The script that completes `sysproc` in a shell."),
     "doctor": ("doctor", "What the service and this host can do, and what to do."),
     "version": ("versions", "Versions of the command and of the service."),
 }
@@ -88,10 +89,11 @@ class Subcommands(click.Group):
         """Import the command; None for one that is none."""
         if cmd_name not in COMMANDS:
             return None
+        from sysproc_client.cli.completion import with_completion
         from sysproc_client.cli.options import with_output
 
         module = import_module(f"sysproc_client.cli.{COMMANDS[cmd_name][0]}")
-        return with_output(getattr(module, f"{cmd_name}_command"))
+        return with_completion(with_output(getattr(module, f"{cmd_name}_command")), cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; that nobody reads its output any more ends it quietly."""
@@ -109,7 +111,7 @@ class Subcommands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """With a guess for a mistyped one."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(no_such_command(args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
