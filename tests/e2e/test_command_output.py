@@ -79,8 +79,8 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
 # Their output is the command's inside; ours is none.
 OF_COMMANDS_INSIDE = {"exec": "a -- echo inside", "run": "-- echo inside"}
 # Tested by themselves: in `tests.e2e.test_doctor`, since its exit code says what it has found, and
-# `tests.e2e.test_completion`, since a shell reads it.
-OF_THEIR_OWN = {"doctor", "completion"}
+# `tests.e2e.test_completion`, since a shell reads it; and `tests.e2e.test_command_terminal`, since it needs one.
+OF_THEIR_OWN = {"doctor", "completion", "attach"}
 
 
 def json_of(sysproc: Sysproc, *arguments: str) -> Any:

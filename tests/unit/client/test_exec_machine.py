@@ -134,3 +134,25 @@ def test_nothing_is_sent_before_the_service_has_answered() -> None:
     machine.write(b"x")
     assert list(machine.to_send()) == []
     assert machine.state is State.UNSURE
+
+
+def test_who_joins_asks_for_what_is_kept_and_types_where_others_stopped() -> None:
+    machine = ExecMachine(ExecRequest.Start(exec_id="x"))
+    machine.only_attach()
+    machine.write(b"mine")
+    opening = machine.opening()
+    assert opening.attach.exec_id == "x" and not opening.attach.HasField("stdout_offset")
+    assert list(machine.feed(ExecResponse(started=ExecResponse.Started(stdout_offset=100, stdin_offset=7)))) == []
+    assert [(one.stdin.offset, one.stdin.data) for one in machine.to_send()] == [(7, b"mine")]
+    output = ExecResponse(stdout=ExecResponse.Output(offset=100, data=b"new"))
+    assert [(chunk.data, chunk.lost) for chunk in machine.feed(output)] == [(b"new", 0)]
+    machine.lost()
+    assert machine.opening().attach.stdout_offset == 103
+
+
+def test_who_joins_starts_nothing() -> None:
+    machine = ExecMachine(ExecRequest.Start(exec_id="x"))
+    machine.only_attach()
+    machine.opening()
+    assert machine.lost(Fate.REFUSED, NotFound("no such process")) is False
+    assert machine.opening().WhichOneof("request") == "attach"

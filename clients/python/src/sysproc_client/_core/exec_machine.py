@@ -5,6 +5,8 @@
      | NOT_FOUND, refused: | the stream is lost;    | the stream is lost
      | it never arrived    v ALREADY_EXISTS         v
      +------------ UNSURE --opening()--> Attach with the offsets reached --Started--> RUNNING
+                     ^
+    only_attach() ---+  of a process that somebody else has started: from what is kept of it, and never a Start
 
 Output counts from byte 0 of each stream; what comes twice is dropped here. Input is kept until the service has
 accepted it, and sent again from there; at most a window of it is on its way, so that the service never has to let the
@@ -80,10 +82,16 @@ class ExecMachine:
     _control: deque[ExecRequest] = field(default_factory=deque)
     _starts: int = 0
     _began_with_start: bool = False
+    _of_another: bool = False
+    _joined: bool = False
 
     def __post_init__(self) -> None:
         if not self.start.exec_id:
             self.start.exec_id = str(uuid.uuid4())
+
+    def only_attach(self) -> None:
+        """It was started before, by whomever: join it where its output and its input are."""
+        self.state, self._of_another = State.UNSURE, True
 
     # -- sending
 
@@ -95,7 +103,8 @@ class ExecMachine:
             self._starts += 1
             return ExecRequest(start=self.start)
         attach = ExecRequest.Attach(container=self.start.container, exec_id=self.start.exec_id)
-        attach.stdout_offset, attach.stderr_offset = self._reached["stdout"], self._reached["stderr"]
+        if self._joined or not self._of_another:
+            attach.stdout_offset, attach.stderr_offset = self._reached["stdout"], self._reached["stderr"]
         return ExecRequest(attach=attach)
 
     def lost(self, fate: Fate = Fate.UNKNOWN, error: SysprocError | None = None) -> bool:
@@ -111,7 +120,7 @@ class ExecMachine:
             if fate in (Fate.REFUSED, Fate.UNSENT):
                 self.state, self._starts = State.NEW, self._starts - 1
             return self._starts > 1 and isinstance(error, AlreadyExists)
-        if isinstance(error, NotFound) and self._starts < MOST_STARTS:
+        if isinstance(error, NotFound) and self._starts < MOST_STARTS and not self._of_another:
             self.state = State.NEW
             return True
         return False
@@ -187,8 +196,17 @@ class ExecMachine:
         self.state = State.RUNNING
         if started.spool_bytes:
             self._received_every = min(RECEIVED_EVERY, started.spool_bytes // BOUND_PART)
+        if self._of_another and not self._joined:
+            self._join(started)
         self._accepted(started.stdin_offset)
         self._input_sent = max(self._input_base, started.stdin_offset)
+
+    def _join(self, started: ExecResponse.Started) -> None:
+        """What others have read and typed is no loss, and nothing of ours."""
+        self._joined = True
+        self._reached = {"stdout": started.stdout_offset, "stderr": started.stderr_offset}
+        self._acknowledged = sum(self._reached.values())
+        self._input_base = self._input_sent = started.stdin_offset
 
     def _accepted(self, offset: int) -> None:
         done = max(0, offset - self._input_base)

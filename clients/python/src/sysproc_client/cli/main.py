@@ -33,6 +33,7 @@ COMMANDS = {
     "destroy": ("containers", "Destroy containers and everything below them."),
     "exec": ("processes", "Run a command in a container."),
     "run": ("processes", "Run a command in a container of its own."),
+    "attach": ("processes", "Come back to a process that was left to itself."),
     "ps": ("processes", "List the processes in a container."),
     "image": ("images", "Import, list and delete images."),
     "volume": ("volumes", "Create, list, grow, copy and delete volumes."),
@@ -46,7 +47,7 @@ COMMANDS = {
     "version": ("versions", "Versions of the command and of the service."),
 }
 # Here 1 would be taken for the command's own exit code.
-_RUNS_COMMANDS = ("exec", "run")
+_RUNS_COMMANDS = ("exec", "run", "attach")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Subcommands for processes: exec, run, ps."""
+"""Subcommands for processes: exec, run, attach, ps."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sysproc_client.cli.detaching import detach_option
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.options import creation_options, pairs
 from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_document
 from sysproc_client.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from nightos.sysproc.v1.process_service_pb2 import Process
+    from nightos.sysproc.v1.process_service_pb2 import Exec, Process
     from sysproc_client.container import Container
 
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
@@ -44,6 +45,7 @@ def user_of(text: str | None) -> int | tuple[int, int] | None:
 
 @click.command("exec", context_settings={"ignore_unknown_options": False})
 @process_options
+@detach_option
 @_ENV
 @click.argument("ref")
 @command_argument
@@ -59,6 +61,7 @@ def exec_command(context: click.Context, /, ref: str, command: Sequence[str], us
 @click.command("run")
 @creation_options
 @process_options
+@detach_option
 @click.option("--keep", is_flag=True, help="Do not destroy the container at the end.")
 @command_argument
 @click.pass_context
@@ -67,7 +70,7 @@ def run_command(context: click.Context, /, command: Sequence[str], keep: bool, u
     from sysproc_client.cli.interrupts import held_back, unwinding
     from sysproc_client.cli.session import run_process
 
-    how = {name: given.pop(name) for name in ("interactive", "tty", "cwd")}
+    how = {name: given.pop(name) for name in ("interactive", "tty", "cwd", "detach_keys")}
     chosen = user_of(user)
     with ExitStack() as stack:
         stack.enter_context(unwinding())
@@ -93,6 +96,46 @@ def destroy_at_end(box: "Container") -> None:
         except (SysprocError, click.exceptions.Exit):
             click.echo(f"sysproc: Container {box.id} may be left.", err=True)
             raise
+
+
+@click.command("attach")
+@click.option("-i", "--interactive", is_flag=True, help="Pass standard input on. With a terminal it always is.")
+@detach_option
+@click.argument("ref")
+@click.argument("exec_id", required=False)
+@click.pass_context
+def attach_command(
+    context: click.Context, ref: str, exec_id: str | None, interactive: bool, detach_keys: bytes
+) -> None:
+    """Come back to a process that `exec` has started: EXEC_ID, or the only one that runs.
+
+    Its output begins where nobody has taken it yet, as far as that is known; the exit code is its own.
+    """
+    from sysproc_client.attaching import attach
+    from sysproc_client.cli.session import carry, redraw
+
+    with context.obj.connect() as client:
+        box = client.get(ref)
+        found = chosen([*box.execs()], exec_id)
+        process = attach(box, found.exec_id)
+        if found.terminal:
+            redraw(process)
+        on = interactive or found.terminal
+        context.exit(carry(process, interactive=on, tty=found.terminal, detach_keys=detach_keys))
+
+
+def chosen(execs: Sequence["Exec"], exec_id: str | None) -> "Exec":
+    """The one that is meant; UsageError where that is unclear."""
+    if exec_id is not None:
+        for one in execs:
+            if one.exec_id == exec_id:
+                return one
+    running = [one for one in execs if not one.HasField("exited")]
+    if exec_id is None and len(running) == 1:
+        return running[0]
+    there = "".join(f"\n  {one.exec_id}  {escaped(b' '.join(one.argv))}" for one in running) or " none."
+    wrong = "Which process is meant?" if exec_id is None else f"There is no process {exec_id}."
+    raise click.UsageError(f"{wrong} Running are:{there}")
 
 
 @click.command("ps")

@@ -3,6 +3,8 @@
     SIGINT, SIGTERM, SIGHUP, SIGQUIT   passed on; with a terminal, SIGTERM and SIGHUP end the session
     the same again, nothing reaches it  this command ends with 128+n, the process goes on
     nobody reads our output             SIGPIPE to the process, 141
+    SIGTSTP                             the terminal is put back while this command is stopped
+    the detach keys                     this command ends with 0, the process goes on
 
 The terminal is put back whatever happens. The process itself is `sysproc_client.process.Process`; what signals do
 while a container is made or destroyed is in `sysproc_client.cli.interrupts`.
@@ -25,6 +27,7 @@ import click
 
 from sysproc_client._core.errors import SysprocError
 from sysproc_client._core.killing import BROKEN_PIPES, HANG_UPS
+from sysproc_client.cli.detaching import DetachKeys
 from sysproc_client.cli.interrupts import ENDING, SIGNALLED, handling
 from sysproc_client.cli.main import OWN_FAILURE, tell
 from sysproc_client.cli.output import escaped
@@ -36,14 +39,16 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 # What Ctrl-C is where the terminal makes no signal of it.
 INTERRUPT_KEY = b"\x03"
+DETACHED = "DETACHED"
 NOT_WAITED_FOR = "sysproc: The process is not waited for any more; it goes on."
 
 
 class Session:
     """One command and what ends it; code: with what this command ends, where that is not the process's to say."""
 
-    def __init__(self, process: "Process", *, terminal: bool) -> None:
+    def __init__(self, process: "Process", *, terminal: bool, detach_keys: bytes = b"") -> None:
         self.process, self.terminal = process, terminal
+        self.keys = DetachKeys(detach_keys if terminal else b"")
         self.code: int | None = None
         self.output_lost = False
         self._kept_back = False
@@ -72,6 +77,11 @@ class Session:
             click.echo(f"sysproc: output: {error.strerror}", err=True)
             self._end(BROKEN_PIPES, OWN_FAILURE)
 
+    def detach(self) -> None:
+        """Leave the process to itself."""
+        self.code = 0
+        self.process.give_up(SysprocError("Detached.", reason=DETACHED))
+
     def _end(self, signals: Sequence[int], code: int) -> None:
         self.code = code
         self.process.end_by(signals)
@@ -86,22 +96,31 @@ def run_process(
     cwd: str,
     env: Mapping[str, str],
     user: int | tuple[int, int] | None,
+    detach_keys: bytes = b"",
 ) -> int:
     """Run the command with this process's streams; its exit code, as a shell has it."""
     size = terminal_size() if tty else None
     environment = {**({"TERM": os.environ["TERM"]} if tty and "TERM" in os.environ else {}), **env}
     argv = [os.fsencode(part) for part in command]
     process = box.exec(argv, env=environment, cwd=os.fsencode(cwd), user=user, tty=size, stdin=interactive)
-    session = Session(process, terminal=tty)
+    return carry(process, interactive=interactive, tty=tty, detach_keys=detach_keys)
+
+
+def carry(process: "Process", *, interactive: bool, tty: bool, detach_keys: bytes = b"") -> int:
+    """Between the process and this one's streams, to its end; the exit code."""
+    session = Session(process, terminal=tty, detach_keys=detach_keys)
     with ExitStack() as stack:
         stack.enter_context(handling(ENDING, session.on_signal))
         if tty:
             stack.enter_context(resizes(process))
         if interactive:
             if tty:  # without -i nobody would take the keys
-                stack.enter_context(raw_terminal())
+                stack.enter_context(raw_terminal(process))
             threading.Thread(target=feed, args=(session,), daemon=True).start()
-        return to_end(session)
+        code = to_end(session)
+    if session.keys.complete:
+        click.echo(f"\nsysproc: Detached from {process.exec_id}; `sysproc attach` comes back.", err=True)
+    return code
 
 
 def to_end(session: Session) -> int:
@@ -112,6 +131,8 @@ def to_end(session: Session) -> int:
     except SysprocError as failure:
         if session.code is None:
             raise
+        if failure.reason == DETACHED:
+            return session.code
         return tell(failure, session.code)
     if session.code is not None:
         return session.code
@@ -164,8 +185,11 @@ def feed(session: Session) -> None:
         while data := standard_input():
             if session.terminal and process.away and INTERRUPT_KEY in data:
                 os.kill(os.getpid(), signal.SIGINT)
-            else:
+            elif data := session.keys.take(data):
                 process.stdin.write(data)
+            if session.keys.complete:
+                session.detach()
+                return
         process.stdin.close()
     except (BrokenPipeError, SysprocError):
         return  # whoever reads its output is told the same
@@ -193,17 +217,31 @@ def terminal_size() -> tuple[int, int]:
 
 
 @contextmanager
-def raw_terminal() -> Iterator[None]:
-    """Every key goes through, and what was set before comes back."""
+def raw_terminal(process: "Process") -> Iterator[None]:
+    """Every key goes through, and what was set before comes back; also for as long as this command is stopped."""
     if not os.isatty(0):
         yield
         return
     before = termios.tcgetattr(0)
+
+    def stop(*_: object) -> None:
+        restore(before)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        # Here it goes on: in the foreground again, or the next line stops it as it does every program.
+        set_raw()
+        redraw(process)
+
     try:
-        tty.setraw(0)
-        yield
+        with handling((signal.SIGTSTP,), stop):
+            set_raw()
+            yield
     finally:
         restore(before)
+
+
+def set_raw() -> None:
+    """Every key goes through; what was typed ahead is kept."""
+    tty.setraw(0, termios.TCSANOW)
 
 
 def restore(attributes: list[int | list[bytes | int]]) -> None:
@@ -214,6 +252,13 @@ def restore(attributes: list[int | list[bytes | int]]) -> None:
     except termios.error as error:
         if error.args[0] != errno.EIO:
             raise
+
+
+def redraw(process: "Process") -> None:
+    """Make what fills the screen draw it anew: it does when the size changes, and in no other way."""
+    rows, columns = terminal_size()
+    process.resize(rows, max(1, columns - 1))
+    process.resize(rows, columns)
 
 
 @contextmanager
