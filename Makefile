@@ -14,7 +14,7 @@ NATIVE := sysproc/isolation/native
 PACKAGING := pyproject.toml hatch_build.py clients/python/pyproject.toml clients/python/hatch_build.py \
              clients/python/src/sysproc_client/version.py
 
-.PHONY: help setup stubs native demo demo-tree test test-vm lint bench clean clean-vm
+.PHONY: help setup stubs native demo demo-tree test test-vm lint man bench clean clean-vm
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,11 +57,14 @@ test-vm: setup  ## the kernel and e2e tests on Debian 12's own kernel, under qem
 lint: setup  ## types, style, layers, proto, house rules
 	$(BIN)/python -m tests lint -- $(ARGS)
 
+man: setup  ## the man pages, in build/man
+	$(BIN)/python scripts/make-man-pages build/man
+
 bench: setup  ## measure against the peers that are installed (root)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## remove everything that was made in this clone
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist clients/python/dist
+	rm -rf .venv .cache build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist clients/python/dist
 	rm -rf clients/python/src/nightos $(NATIVE)/sysproc-native
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

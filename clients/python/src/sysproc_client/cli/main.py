@@ -91,10 +91,12 @@ class Subcommands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         from sysproc_client.cli.completion import with_completion
+        from sysproc_client.cli.examples import with_examples
         from sysproc_client.cli.options import with_output
 
         module = import_module(f"sysproc_client.cli.{COMMANDS[cmd_name][0]}")
-        return with_completion(with_output(getattr(module, f"{cmd_name}_command")), cmd_name)
+        command = with_output(getattr(module, f"{cmd_name}_command"))
+        return with_examples(with_completion(command, cmd_name), cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; that nobody reads its output any more ends it quietly."""
