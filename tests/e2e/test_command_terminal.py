@@ -3,6 +3,7 @@
 What ends a session is in `tests.e2e.test_command_streams`.
 """
 
+import os
 import re
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sysproc_client import Client, Container
+from tests.archives import Archive
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.terminals import Terminal
@@ -149,3 +151,16 @@ def child_of(pid: int) -> int:
             return one
         waiting += [int(child) for child in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
     raise AssertionError("there is no such process")
+
+
+def test_an_import_shows_a_bar_on_a_terminal_and_nothing_elsewhere(
+    daemon: RunningDaemon, sysproc: Sysproc, archive: Archive, tmp_path: Path
+) -> None:
+    archive.add("data", os.urandom(8 << 20))
+    (tmp_path / "image.tar").write_bytes(archive.bytes())
+    words = ["image", "import", "imported", str(tmp_path / "image.tar")]
+    with Terminal([COMMAND, "--endpoint", daemon.endpoint, *words]) as terminal:
+        assert "█" in terminal.see("entries").decode()
+        assert terminal.ends() == 0
+    assert sysproc(*words, "--replace").stderr == b""
+    assert sysproc("image", "delete", "imported").returncode == 0

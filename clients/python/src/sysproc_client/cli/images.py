@@ -8,11 +8,12 @@ import click
 
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.output import human_age, human_size, iso, print_document
+from sysproc_client.cli.progress import of_entries, shown_progress, size_of
 from sysproc_client.cli.several import each, printed_at_end
 from sysproc_client.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from nightos.sysproc.v1.image_service_pb2 import Image, ImportImageResponse
+    from nightos.sysproc.v1.image_service_pb2 import Image
 
 
 @click.group("image")
@@ -27,33 +28,15 @@ def image_command() -> None:
 @click.pass_obj
 def import_command(options: Options, name: str, source: str, replace: bool) -> None:
     """Import a folder or a tar (plain or gzip; `-` is standard input) as the image NAME."""
-    with options.connect() as client, shown_progress() as progress:
+    with options.connect() as client, shown_progress(size_of(source)) as progress:
         what = sys.stdin.buffer if source == "-" else source
-        imported = client.images.import_(name, what, replace=replace, progress=progress)
+        imported = client.images.import_(name, what, replace=replace, progress=of_entries(progress))
     if imported.skipped_devices:
         click.echo(f"{imported.skipped_devices} device nodes were left out: containers have their own.", err=True)
     if options.for_programs:
         print_document(options.output, {**image_json(imported.image), "skipped_devices": imported.skipped_devices})
         return
     click.echo(imported.image.digest.hex())
-
-
-class shown_progress:
-    """On a terminal, one line that says how far it is; elsewhere nothing."""
-
-    def __enter__(self) -> "shown_progress":
-        self._shown = sys.stderr.isatty()
-        return self
-
-    def __call__(self, progress: "ImportImageResponse.Progress") -> None:
-        """Show it."""
-        if self._shown:
-            text = f"{human_size(progress.received_bytes)} sent, {progress.entries} entries unpacked"
-            click.echo(f"\r\033[K{text}", nl=False, err=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
 
 
 @image_command.command("list")

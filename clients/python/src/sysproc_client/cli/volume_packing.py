@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sysproc_client.cli.images import shown_progress
 from sysproc_client.cli.main import Options
+from sysproc_client.cli.progress import of_entries, shown_progress, size_of
 
 if TYPE_CHECKING:
     from sysproc_client.volumes import Volume
@@ -40,6 +40,6 @@ def packed_volume(options: Options, name: str, fstype: str, source: str | None, 
         raise click.UsageError(f"{fstype} is not encrypted: leave out --encrypt.")
     what = sys.stdin.buffer if source == "-" else source
     chosen = {key: wanted[key] for key in ("compress", "owner", "on_destroy", "overcommit")}
-    with options.connect() as client, shown_progress() as progress:
-        made: Volume = client.volumes.create_from(name, what, fs=fstype, progress=progress, **chosen)
+    with options.connect() as client, shown_progress(size_of(source)) as progress:
+        made: Volume = client.volumes.create_from(name, what, fs=fstype, progress=of_entries(progress), **chosen)
         return made

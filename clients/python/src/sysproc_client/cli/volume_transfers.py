@@ -4,17 +4,14 @@ They add themselves to the group in `sysproc_client.cli.volumes`.
 """
 
 import sys
-import time
 from typing import Any
 
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import human_size, print_document
+from sysproc_client.cli.output import print_document
+from sysproc_client.cli.progress import shown_progress
 from sysproc_client.cli.volumes import on_destroy_option, overcommit_option, owner_option, volume_command, volume_json
-
-# Of a line that is written over and over.
-EVERY_S = 0.1
 
 
 @volume_command.command("export")
@@ -29,7 +26,7 @@ def export_volume(options: Options, name: str, file: str, owner: str | None, zst
 
     `-` is standard output. A disk image is sparse; `zstd -d` unpacks the other.
     """
-    with options.connect() as client, shown_bytes() as progress:
+    with options.connect() as client, shown_progress() as progress:
         volume = client.volumes.get(name, owner=owner)
         if file == "-":
             digest = volume.export_to(sys.stdout.buffer, zstd=zstd, progress=progress)
@@ -56,7 +53,7 @@ def import_volume(options: Options, /, name: str, file: str, **wanted: Any) -> N
     it: nothing that somebody has made to mislead a kernel gets there. `-` is standard input.
     """
     left_out: list[int] = []
-    with options.connect() as client, shown_bytes() as progress:
+    with options.connect() as client, shown_progress() as progress:
         source = sys.stdin.buffer if file == "-" else file
         volume = client.volumes.import_from(name, source, progress=progress, skipped=left_out.append, **wanted)
     for count in left_out:
@@ -65,22 +62,3 @@ def import_volume(options: Options, /, name: str, file: str, **wanted: Any) -> N
         print_document(options.output, volume_json(volume))
     else:
         click.echo(volume.name)
-
-
-class shown_bytes:
-    """On a terminal, one line that says how far it is; elsewhere nothing."""
-
-    def __enter__(self) -> "shown_bytes":
-        self._shown, self._next = sys.stderr.isatty(), 0.0
-        return self
-
-    def __call__(self, done: int, size: int) -> None:
-        """Show it."""
-        if self._shown and time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY_S
-            of = f" of {human_size(size)}, {done * 100 // size} %" if size else ""
-            click.echo(f"\r\033[K{human_size(done)}{of}", nl=False, err=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
