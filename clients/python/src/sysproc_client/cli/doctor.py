@@ -53,8 +53,7 @@ def doctor_command(options: Options) -> None:
 def examined(options: Options) -> Iterator[Finding]:
     """First the service, then what is below it."""
     from sysproc_client._core.errors import SysprocError
-    from sysproc_client.endpoint import chosen_endpoint
-    from sysproc_client.endpoint import is_remote
+    from sysproc_client.endpoint import chosen_endpoint, is_remote
 
     endpoint = chosen_endpoint(options.endpoint)
     inside, info = False, None
