@@ -83,7 +83,6 @@ def filled(client: Client, box: Container, encrypt: str) -> Volume:
     return data
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("encrypt", ["fs", "whole"])
 def test_it_is_opened_by_its_secret_under_another_state_directory(
     client: Client, elsewhere: Client, box: Container, encrypt: str

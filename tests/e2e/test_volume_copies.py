@@ -96,7 +96,6 @@ def volume_files(daemon: RunningDaemon) -> list[Path]:
     return [*(daemon.state_dir / "volumes").glob("*.vsf")]
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_of_a_mounted_volume_are_mounted_beside_it(client: Client, box: Container, kind: str) -> None:
     data = client.volumes.create("data", size=SIZES[kind], fs=kind)

@@ -190,7 +190,6 @@ def filled(client: Client, box: Container, kind: str, mib: int) -> Volume:
     return data
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("kind", ["ext4", "btrfs"])
 def test_it_shrinks_to_what_is_in_it_and_no_further(
     client: Client, daemon: RunningDaemon, box: Container, kind: str

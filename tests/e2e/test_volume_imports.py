@@ -88,7 +88,6 @@ def image(tmp_path: Path) -> Path:
     return ext4_of(folder, tmp_path / "image.ext4", "-L", "mine")
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("how", ["export", "snapshot", "clone"])
 def test_what_one_container_has_sent_another_below_it_mounts_as_it_was(
     client: Client, box: Container, how: str

@@ -268,7 +268,6 @@ def test_of_two_that_want_it_exclusively_at_once_one_gets_it(client: Client, box
     assert len(data.refresh().attached_to) == 1
 
 
-@pytest.mark.vm
 def test_direct_io_is_the_devices_and_so_of_all_its_mounts(
     client: Client, daemon: RunningDaemon, box: Container
 ) -> None:

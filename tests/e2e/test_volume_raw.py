@@ -90,7 +90,6 @@ def test_what_is_written_to_a_raw_disk_is_in_the_volume_and_no_other_device_open
     assert len(devices(daemon)) == 1
 
 
-@pytest.mark.vm
 def test_raw_and_mounted_exclude_each_other(client: Client, box: Container) -> None:
     other = client.create()
     data = client.volumes.create("data", size="32M")
@@ -116,7 +115,6 @@ def test_raw_and_mounted_exclude_each_other(client: Client, box: Container) -> N
     data.trust().mount(box, "/data")
 
 
-@pytest.mark.vm
 def test_who_has_it_open_is_told_and_force_ends_them(client: Client, box: Container, daemon: RunningDaemon) -> None:
     data = client.volumes.create("data", size="32M")
     data.attach(box)
@@ -145,7 +143,6 @@ def test_once_detached_a_node_that_was_kept_opens_nothing(client: Client, box: C
     says(neighbour, "dd if=/dev/vsf/data of=/dev/null count=1 2>/dev/null")
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("end", ["stop", "destroy"])
 def test_it_goes_with_the_container(client: Client, daemon: RunningDaemon, box: Container, end: str) -> None:
     data = client.volumes.create("data", size="32M")
@@ -157,7 +154,6 @@ def test_it_goes_with_the_container(client: Client, daemon: RunningDaemon, box: 
     data.delete()
 
 
-@pytest.mark.vm
 def test_a_child_gets_the_volume_of_its_parent_and_the_parent_keeps_its_own(client: Client) -> None:
     parent = client.create(name="parent")
     child = client.create(parent="parent", name="child")
