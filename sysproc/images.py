@@ -213,7 +213,7 @@ class Images:
         target.unlink(missing_ok=True)
         with new_file(target) as fd:
             fresh_vsf(fd, gpt)
-            with job_failures("format the image"):
+            with job_failures("format the image"), full_disk_as_enospc(self._state_dir.images):
                 values = {**place, "inodes": room.inodes(unpacked_size)}
                 await self._launcher.run_job("format_ext4", values, [fd], timeout_s=FORMAT_TIMEOUT_S)
             failpoint("images.import.after_format")

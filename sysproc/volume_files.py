@@ -49,8 +49,8 @@ from sysproc.unlocking import Unlocking
 # Of these a copy becomes one of its own by another UUID in its superblocks; btrfs and xfs have theirs everywhere.
 FROM_TEMPLATES = frozenset({"ext4"})
 GROW_TIMEOUT_S = 3600.0
-# From a job's answer to the end of its process.
-JOB_ENDS_S, _PAUSE_S = 1.0, 0.005
+# As long as we ourselves look into a file, to list or to inspect volumes.
+LOOK_S, _PAUSE_S = 1.0, 0.005
 _DAMAGED = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 
@@ -162,9 +162,9 @@ class VolumeFiles:
     def check_unused(self, row: VolumeRow) -> None:
         """Raise FailedPrecondition, with what uses it, for a file that the kernel or a process has open. Blocks.
 
-        A job of ours that has answered has it for a moment still: its end is waited for.
+        A call that lists or inspects it meanwhile has it for a moment too: the end of that is waited for.
         """
-        fd, deadline = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC), time.monotonic() + JOB_ENDS_S
+        fd, deadline = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC), time.monotonic() + LOOK_S
         try:
             while is_open_elsewhere(fd):
                 if (places := self.places(row)) or time.monotonic() > deadline:

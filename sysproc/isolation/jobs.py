@@ -158,10 +158,20 @@ JOBS: dict[str, Job] = {
 def run_job(name: str, values: Values, fds: Sequence[int], report: socket.socket) -> NoReturn:
     """Run one job in this process, report its result or failure, and exit."""
     try:
-        result = JOBS[name](values, fds, report)
+        try:
+            result = JOBS[name](values, fds, report)
+        finally:
+            let_go_of_all_but(report)
         protocol.send(report, {"result": result})
+        failpoint("jobs.after_answer")
     except OSError as failure:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             report.send(failure_message(failure))
     finally:
         os._exit(0)
+
+
+def let_go_of_all_but(report: socket.socket) -> None:
+    """Close files, devices and mounts before anybody is told: until then they are in use."""
+    os.closerange(3, report.fileno())
+    os.closerange(report.fileno() + 1, os.sysconf("SC_OPEN_MAX"))

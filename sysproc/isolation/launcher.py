@@ -142,6 +142,7 @@ class Launcher:
             reply, handed = {"errno": errno.EINVAL, "target": repr(failure)}, []
         except OSError as failure:
             reply, handed = {"errno": failure.errno, "target": str(failure.filename or failure.strerror)}, []
+        fds.close()  # before anybody is told: until then, what came with the message is in use
         try:
             protocol.send(connection.sock, {"n": number, **reply}, handed)
         except OSError:

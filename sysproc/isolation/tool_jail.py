@@ -59,7 +59,6 @@ def check(values: Values, fds: Sequence[int], _: socket.socket) -> Mapping[str, 
     """The job; fds: the file. values: type and mode (`sysproc.isolation.fsck`); and those of the jail."""
     command = [*FSCK[values["type"]].command(values["mode"]), IMAGE]
     status, output = in_tool_jail(values, fds[0], command, writable=values["mode"] != "look")
-    os.close(fds[0])  # before anybody is told: until then the file is in use
     return {"status": status, "output": output}
 
 

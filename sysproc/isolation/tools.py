@@ -17,7 +17,8 @@ from sysproc.linux.prctl import set_pdeathsig
 def run_tool(*command: str, pass_fds: Sequence[int] = ()) -> str:
     """Run a program of the host; what it prints. OSError with its own words if it fails, ENOPKG if it is not installed.
 
-    It dies with the job: the signal that the job dies by is none that the kernel would pass on.
+    EIO, or ENOSPC if the words say so: when somebody looks at the disk it may have room again. The tool dies with the
+    job: the signal that the job dies by is none that the kernel would pass on.
     """
     import subprocess  # noqa: PLC0415 - not in the launcher's memory
 
@@ -35,7 +36,8 @@ def run_tool(*command: str, pass_fds: Sequence[int] = ()) -> str:
         raise OSError(errno.ENOPKG, "not installed", f"{command[0]} (install {package})") from None
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip()[:500]
-        raise OSError(errno.EIO, "failed", f"{command[0]}: {words}")
+        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in words else errno.EIO
+        raise OSError(number, "failed", f"{command[0]}: {words}")
     return done.stdout.decode(errors="replace")
 
 

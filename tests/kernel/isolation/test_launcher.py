@@ -4,11 +4,13 @@ What it forks and how is in `sysproc.isolation.launcher`; containers and images 
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ import pytest
 from sysproc.errors import DeadlineExceeded, Internal
 from sysproc.isolation import launcher_client, launcher_protocol
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
+from sysproc.linux.files import is_open_elsewhere
+from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from tests.waiting import is_zombie, wait_until
 
 End = Callable[[Launcher, "asyncio.Task[object]"], Awaitable[None]]
@@ -57,11 +61,34 @@ def stuck_tool(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     return pid
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Iterator[int]:
-    with open(tmp_path / "image", "w+b") as file:
+@contextmanager
+def sparse_file(directory: Path) -> Iterator[int]:
+    with open(directory / "image", "w+b") as file:
         file.truncate(16 << 20)
         yield file.fileno()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[int]:
+    with sparse_file(tmp_path) as fd:
+        yield fd
+
+
+@pytest.fixture
+def answered(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Jobs of launchers that start from now on make this file when they have answered, and end when it is removed."""
+    marker = runtime_dir / "answered"
+    monkeypatch.setenv("SYSPROC_FAILPOINTS", f"jobs.after_answer=block({marker})")
+    yield marker
+    marker.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk with less room than a filesystem takes."""
+    mount("tmpfs", tmp_path, fstype="tmpfs", data="size=16k")
+    yield tmp_path
+    umount2(tmp_path, MNT_DETACH)
 
 
 @pytest.fixture
@@ -135,6 +162,21 @@ async def test_a_job_that_fails_says_why_also_when_it_has_ended_by_then(launcher
         with pytest.raises(ChildFailed) as failed:
             await launcher.run_job("grow", PLACE, [no_image], timeout_s=100)
         assert "LOOP_CONFIGURE" in failed.value.target
+
+
+async def test_a_job_that_has_answered_has_no_file_any_more(answered: Path, launcher: Launcher, tmp_path: Path) -> None:
+    """Whether it has ended by then or not: what is done next is not refused because the file is in use."""
+    with sparse_file(tmp_path) as fd:
+        await launcher.run_job("format_ext4", PLACE, [fd], timeout_s=100)
+    wait_until(answered.exists, "the job has answered, and is there")
+    with sparse_file(tmp_path) as fd:
+        assert not is_open_elsewhere(fd)
+
+
+async def test_a_tool_that_meets_a_full_disk_says_so_whether_it_is_full_still(launcher: Launcher, small: Path) -> None:
+    with sparse_file(small) as fd, pytest.raises(ChildFailed) as failure:
+        await launcher.run_job("format_ext4", PLACE, [fd], timeout_s=100)
+    assert failure.value.errno == errno.ENOSPC
 
 
 async def test_another_user_is_not_served(launcher: Launcher, runtime_dir: Path) -> None:
