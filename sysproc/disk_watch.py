@@ -35,10 +35,10 @@ log = structlog.get_logger()
 
 # Of the disk, and at most.
 RESERVE_PART, MOST_RESERVE = 8, 256 << 20
-# With more than this, what is accepted and not written yet does not matter.
-NEAR_BYTES = 8 << 30
-# No disk is filled faster; looked at no less and no more often than this.
-FASTEST_BYTES_S = 1 << 30
+# With more than this, what is accepted and not written yet (a fifth of the memory) does not matter.
+NEAR_BYTES = 64 << 30
+# All writers together do not fill it faster, memory included; looked at no less and no more often than this.
+FASTEST_BYTES_S = 4 << 30
 LEAST_PAUSE_S, MOST_PAUSE_S, FULL_PAUSE_S = 0.05, 5.0, 0.25
 # The device of a filesystem that was unmounted just now, or of one that is no ext4.
 _NONE_THERE = (errno.ENOENT, errno.ENODEV)

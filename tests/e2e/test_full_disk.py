@@ -8,6 +8,7 @@ import gzip
 import io
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
@@ -188,6 +189,47 @@ def test_a_disk_that_gets_full_is_enospc_inside_an_event_outside_and_no_damage(
     data.mount(box, "/data")
     whole = box.run(["sh", "-c", "find /data -type f -size 16k | wc -l"])
     assert int(whole.stdout) == int(result.stdout)
+    box.destroy()
+    data.delete()
+
+
+# As fast as it can, beside one that syncs what it has.
+FLOOD = """
+echo begun
+dd if=/dev/zero of=/data/flood bs=1M 2>/dev/null &
+n=0
+while dd if=/dev/zero of=/data/$n bs=16k count=1 conv=fsync 2>/dev/null; do n=$((n+1)); done
+wait; echo $n
+"""
+LOST = "n=0; while [ $n -lt {} ]; do [ $(wc -c </data/$n) = 16384 ] || echo $n; n=$((n+1)); done"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_flood_that_fills_the_disk_loses_nothing_that_was_synced(
+    client: Client, daemon: RunningDaemon, ballast: Path, watched: bool
+) -> None:
+    """Also where nobody watches: then there is no ENOSPC but EIO, until it is mounted again."""
+    box = client.create(overcommit=True)
+    data = client.volumes.create("data", size="200M", overcommit=True)
+    (file,) = (daemon.state_dir / "volumes").iterdir()
+    data.mount(box, "/data")
+    fill(ballast, left=24 << 20)
+    said = iter(box.exec(["sh", "-c", FLOOD], stdin=False))
+    assert next(said).data == b"begun\n"
+    if not watched:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: os.statvfs(ballast.parent).f_bavail == 0, "the disk is full")
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+    else:
+        wait_until(lambda: "the host's disk is full" in daemon.log_text(), "the service has seen it")
+    ballast.unlink()
+    synced = int(b"".join(chunk.data for chunk in said))
+    client.volumes.unmount(box, "/data")
+    assert clean(file)
+    data.mount(box, "/data")
+    assert box.run(["sh", "-c", LOST.format(synced)]).stdout == b""
     box.destroy()
     data.delete()
 
