@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cryptography import x509
@@ -60,7 +60,7 @@ class Validity:
     @classmethod
     def days(cls, days: int) -> "Validity":
         """From now on."""
-        now = datetime.now(UTC)
+        now = datetime.now(timezone.utc)
         return cls(now - BACKDATED, now + timedelta(days=days))
 
 
@@ -208,7 +208,9 @@ class Authority:
         with locked(self.directory):
             entries = list(self._crl())
             if all(one.serial_number != serial for one in entries):
-                entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(datetime.now(UTC))
+                entry = (
+                    x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(datetime.now(timezone.utc))
+                )
                 self._write_crl([*entries, entry.build()])
         return f"{serial:x}"
 
@@ -242,7 +244,7 @@ class Authority:
         return iter(crl)
 
     def _write_crl(self, entries: Sequence[x509.RevokedCertificate]) -> None:
-        now = datetime.now(UTC)
+        now = datetime.now(timezone.utc)
         crl = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._cert.subject)

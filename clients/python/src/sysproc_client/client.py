@@ -28,7 +28,7 @@ from sysproc_client.tls import Tls
 from sysproc_client.volumes import Volumes
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from sysproc_client._core.values import Environment
 from sysproc_client.process import Process
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
     from sysproc_client.client import Client
 

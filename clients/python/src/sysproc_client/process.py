@@ -30,7 +30,7 @@ from sysproc_client.connection import Connection
 from sysproc_client.ending import Ending
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 
 @dataclass

@@ -15,7 +15,7 @@ from sysproc_client._core import volume_requests as requests
 from sysproc_client._core.errors import NotFound
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
     from sysproc_client.volumes import Volumes
 

@@ -37,7 +37,7 @@ from sysproc_client.volume_mounts import Mount
 from sysproc_client.volume_packing import Progress, Source, packed
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
     from nightos.sysproc.v1.volume_service_pb2_grpc import VolumeServiceStub
 

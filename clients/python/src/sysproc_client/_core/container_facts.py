@@ -4,7 +4,7 @@ What can be done with it is in `sysproc_client.container` and `sysproc_client.ai
 `sysproc_client._core.container_requests`.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -57,7 +57,7 @@ class ContainerFacts:
 
 def as_datetime(timestamp: Timestamp) -> datetime:
     """A time of the API, in UTC."""
-    return timestamp.ToDatetime(tzinfo=UTC)
+    return timestamp.ToDatetime(tzinfo=timezone.utc)
 
 
 def container_ref(container: object) -> ContainerRef:

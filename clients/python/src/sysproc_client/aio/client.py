@@ -28,7 +28,7 @@ from sysproc_client.connection import OnAway
 from sysproc_client.tls import Tls
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from sysproc_client.aio.process import AsyncProcess
 from sysproc_client.aio.to_end import to_end
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
     from sysproc_client.aio.client import AsyncClient
 

@@ -28,7 +28,7 @@ from sysproc_client.aio.ending import AsyncEnding
 from sysproc_client.aio.to_end import to_end
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 Call = grpc.aio.StreamStreamCall[ExecRequest, ExecResponse]
 

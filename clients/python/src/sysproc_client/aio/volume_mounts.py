@@ -16,7 +16,7 @@ from sysproc_client._core.errors import NotFound
 from sysproc_client.aio.to_end import to_end
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
     from sysproc_client.aio.volumes import AsyncVolumes
 

@@ -37,7 +37,7 @@ from sysproc_client.volume_checks import Checked, checked_one
 from sysproc_client.volume_packing import Progress, Source
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 Owner = str | AsyncContainer | None
 

@@ -5,7 +5,7 @@ needs is an extra of the distribution.
 """
 
 import socket
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +138,7 @@ def state_of(issued: "Issued", revoked: frozenset[str]) -> str:
     """valid, expired or revoked."""
     if issued.serial in revoked:
         return "revoked"
-    return "expired" if datetime.fromisoformat(issued.not_after) <= datetime.now(UTC) else "valid"
+    return "expired" if datetime.fromisoformat(issued.not_after) <= datetime.now(timezone.utc) else "valid"
 
 
 def of_directory(directory: Path, option: str = "--tls-dir") -> str:

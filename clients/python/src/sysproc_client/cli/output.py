@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -91,7 +91,7 @@ def human_age(moment: datetime) -> str:
 
 def iso(moment: datetime) -> str:
     """For programs: RFC 3339, in UTC."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def limits_of(box: "Container") -> dict[str, int | None]:
@@ -122,7 +122,9 @@ def as_json(box: "Container") -> dict[str, Any]:
             for variable in message.environment
         },
         "created": iso(box.created),
-        "expires": iso(message.expire_time.ToDatetime(tzinfo=UTC)) if message.HasField("expire_time") else None,
+        "expires": iso(message.expire_time.ToDatetime(tzinfo=timezone.utc))
+        if message.HasField("expire_time")
+        else None,
         "idle_timeout_s": message.idle_timeout.ToMilliseconds() / 1000 if message.HasField("idle_timeout") else None,
         "delegate": message.delegate,
         "api_users": "all" if message.api_users.all else list(message.api_users.uids),
