@@ -114,6 +114,21 @@ def test_the_keys_leave_it_to_itself_and_attach_comes_back(
     assert b"no process nosuch" in sysproc("attach", "box", "nosuch").stderr
 
 
+def test_a_run_is_left_only_if_its_container_is_kept(client: Client, daemon: RunningDaemon) -> None:
+    command = [COMMAND, "--endpoint", daemon.endpoint, "run", "-it"]
+    with Terminal([*command, "--", "sh", "-i"]) as terminal:
+        terminal.see(PROMPT)
+        terminal.type("\x10\x11\x15exit 5\r")
+        assert terminal.ends() == 5
+    assert client.list() == []
+    with Terminal([*command, "--keep", "--name", "kept", "--", "sh", "-i"]) as terminal:
+        terminal.see(PROMPT)
+        terminal.type("\x10\x11")
+        terminal.see("comes back.")
+        assert terminal.ends() == 0
+    assert [one.HasField("exited") for one in client.get("kept").execs()] == [False]
+
+
 def test_what_runs_without_a_terminal_can_be_attached_too(box: Container, sysproc: Sysproc) -> None:
     with box.exec(["sh", "-c", "echo up; read line; echo $line; exit 6"]) as process:
         assert next(iter(process)).data == b"up\n"

@@ -39,7 +39,7 @@ detach_option = click.option(
     show_default=True,
     callback=sequence,
     metavar="KEYS",
-    help="With -it: leave it to itself, `sysproc attach` comes back. `none`: no keys do that.",
+    help="With -it (run: and --keep): leave it to itself, `sysproc attach` comes back. `none`: no keys do that.",
 )
 
 

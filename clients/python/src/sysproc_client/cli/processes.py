@@ -71,6 +71,8 @@ def run_command(context: click.Context, /, command: Sequence[str], keep: bool, u
     from sysproc_client.cli.session import run_process
 
     how = {name: given.pop(name) for name in ("interactive", "tty", "cwd", "detach_keys")}
+    if not keep:
+        how["detach_keys"] = b""  # who left it would find nothing to come back to
     chosen = user_of(user)
     with ExitStack() as stack:
         stack.enter_context(unwinding())
