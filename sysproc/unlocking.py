@@ -1,7 +1,8 @@
 """Encrypted volumes are opened, made, and given other keys by processes of their own; here these are started.
 
     secret ─▶ pipe ─▶ process (locked memory), started by the launcher: it outlives daemon and launcher
-                        opens, makes    ─▶ the decrypted file, an fd; the process ends with its last use
+                        opens, makes    ─▶ a device of dm-crypt, an fd; the process has ended
+                                           or a decrypted file, an fd; the process ends with its last use
                         changes keys    ─▶ done, and it ends
 
 Only so many of them work out keys at a time: each may take a GiB of memory, and all of a processor, for seconds. What
@@ -11,6 +12,7 @@ they do is in `sysproc.storage.decrypted`; for which volume, in `sysproc.volume_
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -18,17 +20,20 @@ from dataclasses import dataclass
 from sysproc.errors import DeadlineExceeded, Internal
 from sysproc.failpoints import failpoint
 from sysproc.isolation.launcher_client import Launcher, wait_readable
+from sysproc.linux.files import f_ofd_getlk
 from sysproc.linux.memory import SecretBuffer
 from sysproc.linux.unix_sockets import FdSet, recv_with_fds
 from sysproc.storage.decrypted import opening
 from sysproc.storage.decrypted.hardened import NEW_SECRET_FD, REPORT_FD, SECRET_FD, VOLUME_FD
 from sysproc.storage.decrypted.opening import Decrypted
 from sysproc.storage.luks.region import Region
+from sysproc.to_end import to_end
 
 # Processes that derive a key, of everybody; the others wait in their order.
 AT_A_TIME = 2
 ANSWER_TIMEOUT_S = 300.0
 END_TIMEOUT_S = 10.0
+_PAUSE_S = 0.005
 # What a pipe takes at once (pipe(7)), so that nobody waits for its reader.
 MOST_SECRET_BYTES = 65536
 
@@ -47,26 +52,30 @@ class Opened:
 
 
 class Unlocking:
-    """One instance, used from one event loop."""
+    """One instance, used from one event loop. by_process: always, also where the kernel has dm-crypt."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, *, by_process: bool = False) -> None:
         self._launcher, self._turns = launcher, asyncio.Semaphore(AT_A_TIME)
+        self._by_process = by_process
 
-    async def open(self, region: Region, secret: SecretBuffer) -> Opened:
-        """Open the volume in this area. Raises WrongKey, FailedPrecondition (it is open), DataLoss (its header)."""
-        return await self._opened(opening.opening(region), region, secret)
+    async def open(self, region: Region, secret: SecretBuffer, called: str = "") -> Opened:
+        """Open the volume in this area. called: by which name a device of dm-crypt is found again.
+
+        Raises WrongKey, FailedPrecondition (it is open), DataLoss (its header).
+        """
+        return await self._opened(opening.opening(region, self._way(called)), region, secret)
 
     @asynccontextmanager
     async def opened(self, region: Region, secret: SecretBuffer) -> AsyncIterator[Decrypted]:
-        """The same for the block; afterwards its process has ended."""
-        async with self._until_ended(await self.open(region, secret)) as file:
+        """The same for the block; afterwards nothing has it open."""
+        async with self._until_ended(await self.open(region, secret), region) as file:
             yield file
 
     @asynccontextmanager
     async def made(self, region: Region, secret: SecretBuffer, label: str) -> AsyncIterator[Decrypted]:
         """Make the area an encrypted volume, and have it open for the block; what was there is lost."""
-        opened = await self._opened(opening.making(region, label), region, secret)
-        async with self._until_ended(opened) as file:
+        opened = await self._opened(opening.making(region, self._way(), label), region, secret)
+        async with self._until_ended(opened, region) as file:
             failpoint("volumes.encrypt.after_header")
             yield file
 
@@ -85,6 +94,9 @@ class Unlocking:
         os.close(pidfd)
         fds.close()
         opening.reported(message)
+
+    def _way(self, called: str = "") -> str:
+        return opening.BY_PROCESS if self._by_process else opening.by_device(called)
 
     async def _opened(self, command: list[str], region: Region, secret: SecretBuffer) -> Opened:
         with piped(secret) as shown:
@@ -122,13 +134,14 @@ class Unlocking:
             return message, got, process.pidfd
 
     @asynccontextmanager
-    async def _until_ended(self, opened: Opened) -> AsyncIterator[Decrypted]:
+    async def _until_ended(self, opened: Opened, region: Region) -> AsyncIterator[Decrypted]:
         try:
             yield opened.file
         finally:
             os.close(opened.file.fd)
             try:
                 await ended(opened.pidfd)
+                await to_end(wait_unlocked, region)
             finally:
                 os.close(opened.pidfd)
 
@@ -170,11 +183,25 @@ async def ended(pidfd: int) -> None:
         async with asyncio.timeout(END_TIMEOUT_S):
             await wait_readable(pidfd)
     except TimeoutError:
-        raise Internal(
-            "The process of an encrypted volume does not end.",
-            resolution="Something has the decrypted file open: look for loop devices that the service does not know.",
-            reason="VOLUME_LINGERS",
-        ) from None
+        raise lingers() from None
+
+
+def wait_unlocked(region: Region) -> None:
+    """Wait for the end of a device of dm-crypt, which has the area locked. Raises Internal; blocks."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while f_ofd_getlk(region.fd, region.offset, region.size):
+        if time.monotonic() > deadline:
+            raise lingers()
+        time.sleep(_PAUSE_S)
+
+
+def lingers() -> Internal:
+    """Something that we do not know uses what is decrypted."""
+    return Internal(
+        "What decrypts an encrypted volume does not end.",
+        resolution="Something has it open: look for devices that the service does not know (losetup, dmsetup).",
+        reason="VOLUME_LINGERS",
+    )
 
 
 def too_slow() -> DeadlineExceeded:

@@ -1,4 +1,4 @@
-"""Which loop devices are of which volumes, as the kernel says: by the file, or of what is decrypted by the name.
+"""Which devices are of which volumes, as the kernel says: by the file, or of what is decrypted by the name.
 
     of a mount to its volume's file, of volumes to their devices, of a file to whether anything has it still
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sysproc.encrypted_files import opened
 from sysproc.ids import to_hex
-from sysproc.isolation.volumes.decrypted_devices import NO_PATH, DeviceName, name_of, named_devices
+from sysproc.isolation.volumes.decrypted_devices import DeviceName, is_named, name_of, named_devices
+from sysproc.linux.device_mapper import is_device_path
 from sysproc.linux.files import f_ofd_getlk
 from sysproc.linux.loop import loops_backed_by, loops_by_file
 from sysproc.storage.state_dir import StateDir
@@ -38,6 +39,8 @@ class VolumeDevices:
 
     def file_of(self, source: str) -> Path | None:
         """The file of the volume that a mount of this source is of; None if it is of none."""
+        if is_device_path(source):
+            return self._file_named(source)
         if not source.startswith("/dev/loop"):
             return None
         try:
@@ -46,7 +49,7 @@ class VolumeDevices:
             return None
         if file.parent == self._state_dir.volumes:
             return file
-        return self._file_named(source) if is_named(file) else None
+        return self._file_named(source) if is_named(str(file)) else None
 
     def _file_named(self, source: str) -> Path | None:
         name = name_of(source)
@@ -72,7 +75,7 @@ class VolumeDevices:
         """The devices of these volumes' filesystems, each with its label: the host's are looked at once."""
         found = {}
         by_file = loops_by_file()
-        for row in rows:
+        for row in (row for row in rows if row.encryption == NONE):
             for device in by_file.get(str(self._path(row)), ()):
                 label = self._label_at(row, device)
                 if label is not None:
@@ -114,11 +117,6 @@ class VolumeDevices:
         with opened(self._path(row), os.O_RDONLY) as fd:
             at = [one.offset_bytes for one in read_disk(fd)].index(offset)
         return row.filesystems[at].label
-
-
-def is_named(backing: Path) -> bool:
-    """Whether a device over this is told by its name: over a file without a path, or over such a device."""
-    return str(backing) == NO_PATH or str(backing).startswith("/dev/loop")
 
 
 def loop_attribute(device: str, name: str) -> str:

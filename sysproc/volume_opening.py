@@ -95,7 +95,8 @@ class VolumeOpening:
     async def _open(self, row: VolumeRow, at: int, secret: SecretBuffer, file: Path) -> Opened:
         with opened(file, os.O_RDWR) as fd:
             every = await to_end(areas, fd, row.encryption)
-            return await self._files.unlocking.open(every[0 if row.encryption == WHOLE else at], secret)
+            area = every[0 if row.encryption == WHOLE else at]
+            return await self._files.unlocking.open(area, secret, str(name_for(row, file, at)))
 
 
 def unknown_at(row: VolumeRow, label: str) -> int | None:

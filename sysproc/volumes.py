@@ -256,6 +256,7 @@ class Volumes:
             check_changeable(row)
             check_trusted(row)
             check_known(row)
+            recorded.check_grown(row, size_bytes)
             await to_end(self._check_growable, row)
             if row.encryption != NONE:
                 must_have(secret, row)

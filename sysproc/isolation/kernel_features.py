@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sysproc.isolation.cgroups import CgroupTree
+from sysproc.linux import device_mapper
 from sysproc.linux.files import ficlone
 from sysproc.linux.libc import NR_CLONE3, NR_FSOPEN, NR_MOUNT_SETATTR, NR_OPENAT2, number_of, syscall
 from sysproc.linux.loop import LOOP_CONTROL
@@ -116,6 +117,11 @@ def _loop(_: Where) -> None:
     os.close(os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC))
 
 
+def _dm_crypt(_: Where) -> None:
+    if reason := device_mapper.why_not():
+        raise OSError(errno.ENODEV, reason, "dm-crypt")
+
+
 def _openat2(_: Where) -> None:
     syscall("openat2", NR_OPENAT2, -1, 0, 0, 0)
 
@@ -201,6 +207,7 @@ FEATURES = (
     Feature("SO_PEERPIDFD", "6.5", "SO_PEERCRED and /proc; refused unless alive afterwards", _peerpidfd),
     Feature("PIDFD_GET_INFO", "6.13", "/proc/PID/cgroup; refused unless alive afterwards", _pidfd_get_info),
     Feature("erofs and squashfs, MOUNT_ATTR_IDMAP", "6.2", "volumes of that type cannot be mounted", _read_only_types),
+    Feature("dm-crypt", "4.10", "encrypted volumes are decrypted by a process each", _dm_crypt),
     Feature("FICLONE", "4.5", "roots are copied without their holes", _ficlone),
     Feature("RWF_NOWAIT", "4.14", "output is read by a thread", _rwf_nowait),
 )

@@ -1,19 +1,25 @@
-"""Device mapper: the ioctls of /dev/mapper/control (linux/dm-ioctl.h) and the table line of dm-crypt.
+"""Device mapper: the ioctls of /dev/mapper/control (linux/dm-ioctl.h), its devices, the table line of dm-crypt.
 
     create ─▶ load_table ─▶ resume ─▶ in use ─▶ remove, deferred: with the last use it is gone
 
 dm-crypt takes its key out of a keyring (a "logon" key, which nobody can read), so that no table shows it. Keyrings
-are in `sysproc.linux.keyring`; the header and the volume key in `sysproc.storage.luks`.
+are in `sysproc.linux.keyring`; the header and the volume key in `sysproc.storage.luks`; in which order a volume's
+device is made, so that whoever dies it goes by itself, in `sysproc.storage.decrypted.mapped`.
 """
 
 import ctypes
 import errno
 import fcntl
 import os
+import stat
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from sysproc.linux.block_devices import devices_with_size
 
 CONTROL = "/dev/mapper/control"
 _MAGIC = 0xFD
@@ -26,6 +32,9 @@ _BUFFER_BYTES = 16384
 _ALIGNMENT = 8
 SECTOR = 512
 KEY_KIND = "logon"
+# For udev, where its rules for device mapper are (libdevmapper.h, DM_UDEV_DISABLE_…): nothing is read from the device,
+# no links lead to what is in it, no LVM or RAID in it is started. They are the upper half of a cookie.
+_UDEV_KEEPS_OFF = (0x02 | 0x04 | 0x08 | 0x20) << 16
 
 
 class DmIoctl(ctypes.Structure):
@@ -125,9 +134,13 @@ class DeviceMapper:
         data = encode_target("crypt", table.size // SECTOR, table.line())
         self._ioctl(DM_TABLE_LOAD, name, flags=DM_SECURE_DATA_FLAG, targets=1, data=data)
 
+    def load_nothing(self, name: str, size: int) -> None:
+        """The same, of a target that fails all I/O: the device can be opened then (before Linux 5.15 it could be)."""
+        self._ioctl(DM_TABLE_LOAD, name, targets=1, data=encode_target("error", size // SECTOR, ""))
+
     def resume(self, name: str) -> None:
-        """DM_DEV_SUSPEND without its flag: the table that was loaded is used from now on."""
-        self._ioctl(DM_DEV_SUSPEND, name)
+        """DM_DEV_SUSPEND without its flag: the table that was loaded last is used from now on."""
+        self._ioctl(DM_DEV_SUSPEND, name, event=_UDEV_KEEPS_OFF)
 
     def table(self, name: str) -> str:
         """DM_TABLE_STATUS: the parameters of its only target."""
@@ -139,7 +152,15 @@ class DeviceMapper:
         self._ioctl(DM_DEV_REMOVE, name, flags=DM_DEFERRED_REMOVE if deferred else 0)
 
     def _ioctl(
-        self, command: int, name: str = "", uuid: str = "", *, flags: int = 0, targets: int = 0, data: bytes = b""
+        self,
+        command: int,
+        name: str = "",
+        uuid: str = "",
+        *,
+        flags: int = 0,
+        targets: int = 0,
+        event: int = 0,
+        data: bytes = b"",
     ) -> tuple[DmIoctl, bytes]:
         """One request, and the data that the kernel appends to its answer."""
         start = ctypes.sizeof(DmIoctl)
@@ -148,6 +169,7 @@ class DeviceMapper:
         request.version[:] = _INTERFACE
         request.data_size, request.data_start = len(memory), start
         request.name, request.uuid, request.flags, request.target_count = name.encode(), uuid.encode(), flags, targets
+        request.event_nr = event
         memory[start : start + len(data)] = data
         try:
             fcntl.ioctl(self._fd, request_number(command), memory)
@@ -176,6 +198,45 @@ def parse_versions(data: bytes) -> dict[str, tuple[int, int, int]]:
             break
         at += step
     return found
+
+
+def device_path(minor: int) -> str:
+    """Of a device, as the kernel calls it; there need not be a node."""
+    return f"/dev/dm-{minor}"
+
+
+def is_device_path(path: str) -> bool:
+    """Whether this is one of those."""
+    return path.startswith("/dev/dm-")
+
+
+def mapped_uuid(path: str) -> str:
+    """What the maker of a device has called it (sysfs, `dm/uuid`); empty if it is gone, or has no table in use yet."""
+    directory = Path("/sys/block", Path(path).name)
+    try:
+        return (directory / "dm/uuid").read_text().strip() if int((directory / "size").read_text()) else ""
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return ""
+
+
+def mapped_uuids() -> Mapping[str, str]:
+    """Of all devices of this host, by their paths."""
+    return {path: mapped_uuid(path) for path in (f"/dev/{name}" for name in devices_with_size("dm-"))}
+
+
+def open_mapped(path: str) -> int:
+    """The device's node, open for reading and writing. Without udev and devtmpfs it has none: then it is made.
+
+    OSError(ENOENT, ENXIO): there is no such device any more.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        major, minor = map(int, Path("/sys/block", Path(path).name, "dev").read_text().split(":"))
+        os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(major, minor))
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
 def why_not() -> str | None:

@@ -153,6 +153,14 @@ class Settings:
     streams_per_connection: Annotated[
         int, Setting(whole(1, 65536), "N", "Calls at a time on one connection; more have to wait.")
     ] = 100
+    decrypt_by: Annotated[
+        str,
+        Setting(
+            choice("auto", "process"),
+            "HOW",
+            "Encrypted volumes: auto, by dm-crypt where the kernel has it; or process.",
+        ),
+    ] = "auto"
     shutdown_grace_s: Annotated[
         float, Setting(seconds(0, 3600), "SECONDS", "How long calls may go on after SIGTERM.")
     ] = 5.0

@@ -198,7 +198,7 @@ def make_host(
         cgroups=cgroups,
         uid_ranges=uid_ranges,
         images=images,
-        volume_files=VolumeFiles(state_dir, launcher),
+        volume_files=VolumeFiles(state_dir, launcher, decrypt_by_process=settings.decrypt_by == "process"),
         sockets=sockets,
         output_bytes=lambda ids: output_bytes(state_dir, ids) + exports.stored_bytes(ids) + imports.stored_bytes(ids),
         exports=exports,

@@ -21,6 +21,7 @@ from sysproc.ids import from_hex, to_hex
 from sysproc.storage import hierarchy, quotas
 from sysproc.storage.events import write_event
 from sysproc.storage.hierarchy import ContainerRow, token_revision
+from sysproc.storage.luks.edit import DATA_OFFSET
 from sysproc.storage.quotas import Asker
 from sysproc.storage.schema import EVENTS, VOLUMES
 
@@ -34,6 +35,8 @@ BROKEN = "volume.broken"
 NONE, FILESYSTEMS, WHOLE = "none", "filesystems", "whole"
 # The type of what is encrypted and was imported: which filesystem is in it is known when it is opened first.
 LUKS = "luks"
+# The kernel resizes a btrfs to no less (BTRFS_IOC_RESIZE).
+LEAST_GROWN_BTRFS = 256 << 20
 # An owner that is one of these gets no volume: it may be gone, with all its traces, at any moment.
 UNSETTLED_OWNERS = ("creating", *hierarchy.DYING)
 NAME_CHARACTERS = 63
@@ -420,6 +423,19 @@ def shrinks(row: VolumeRow, size_bytes: int) -> InvalidArgument:
         reason="VOLUME_SHRINKS",
         metadata={"size_bytes": str(row.size_bytes)},
     )
+
+
+def check_grown(row: VolumeRow, size_bytes: int) -> None:
+    """Raise InvalidArgument for a size to which the kernel grows no such filesystem."""
+    last, header = row.filesystems[-1], DATA_OFFSET if row.encryption == FILESYSTEMS else 0
+    missing = LEAST_GROWN_BTRFS - (last.size_bytes - header + size_bytes - row.size_bytes)
+    if last.type == "btrfs" and missing > 0:
+        raise InvalidArgument(
+            f"The btrfs of the volume {row.name} can be grown to {LEAST_GROWN_BTRFS} bytes or more only.",
+            resolution=f"Ask for a size of {size_bytes + missing} bytes at least.",
+            reason="VOLUME_GROWS_TOO_LITTLE",
+            metadata={"least_bytes": str(size_bytes + missing)},
+        )
 
 
 def grows(row: VolumeRow, size_bytes: int) -> InvalidArgument:

@@ -141,6 +141,17 @@ def test_of_several_filesystems_the_last_grows_whichever_is_mounted(client: Clie
     assert says(box, "cat /one/file") == b"kept\n"
 
 
+def test_a_btrfs_that_would_be_too_small_to_grow_is_told_how_large_it_has_to_become(client: Client) -> None:
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("not installed: mkfs.btrfs")
+    data = client.volumes.create("data", size="128M", fs="btrfs")
+    with pytest.raises(InvalidArgument) as refused:
+        data.grow("200M")
+    assert refused.value.reason == "VOLUME_GROWS_TOO_LITTLE" and data.refresh().size == 128 * MIB
+    least = int(refused.value.metadata["least_bytes"])
+    assert least == 258 * MIB and data.grow(least).size == least
+
+
 @pytest.mark.parametrize("action", ["kill", "raise"])
 @pytest.mark.parametrize(
     ("failpoint", "size"),

@@ -97,7 +97,11 @@ def build(directory: Path) -> None:
 
 def requirements() -> list[str]:
     """What both distributions and the tests need."""
-    return sorted(dependencies(".", extra="test") | dependencies("clients/python", extra="cert"))
+    return sorted(
+        dependencies(".", extra="test")
+        | dependencies("clients/python", extra="cert")
+        | dependencies("clients/python", extra="yaml")
+    )
 
 
 def recipe() -> list[str]:

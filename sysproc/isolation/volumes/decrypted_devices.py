@@ -1,17 +1,23 @@
-"""The loop devices over what is decrypted of a volume: found by the name that they were given, or made.
+"""The devices over what is decrypted of a volume: found by the name that they were given, or made.
 
     filesystems   encrypted partition ─ process ─ file without a path ─ loop device "…:0" ─ mounted
     whole         encrypted file ─ process ─ file without a path ─ loop device "…:-" ─ loop device "…:0" ─ mounted
 
+    the same by dm-crypt
+    filesystems   encrypted partition ─ loop device ─ device of dm-crypt "…:0" ─ mounted
+    whole         encrypted file ─ loop device ─ device of dm-crypt "…:-" ─ loop device "…:0" ─ mounted
+
 The file of the process has no path and no inode of its own that says anything: so a device carries in its name
-(`lo_file_name`, kept by the kernel) of which file it is, by device and inode, and which filesystem. That there is one
-process at most for a part of the file is its lock's business (`sysproc.storage.decrypted`); which loop device there is
-on a file that has a path, `sysproc.isolation.volumes.devices`.
+(`lo_file_name`, or the mapping's uuid, kept by the kernel) of which file it is, by device and inode, and which
+filesystem. That there is one process or mapping at most for a part of the file is its lock's business
+(`sysproc.storage.decrypted`); which loop device there is on a file that has a path,
+`sysproc.isolation.volumes.devices`.
 """
 
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +26,7 @@ from typing import Any
 
 from sysproc.failpoints import failpoint
 from sysproc.isolation.volumes.devices import device_of
+from sysproc.linux.device_mapper import device_path, is_device_path, mapped_uuid, mapped_uuids, open_mapped
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, loop_configure, loop_name, loops_by_file
 
 _NAME = re.compile(r"sysproc:([0-9a-f]{16}):([0-9a-f]+):([0-9a-f]+):(-|[0-9]+)")
@@ -64,13 +71,21 @@ def named_devices() -> Mapping[str, DeviceName]:
     """All of the host, by path. Blocks."""
     found = {}
     for backing, paths in loops_by_file().items():
-        if backing == NO_PATH or backing.startswith("/dev/loop"):
+        if is_named(backing):
             found.update({path: name for path in paths if (name := name_of(path)) is not None})
-    return found
+    mapped = {path: DeviceName.read(uuid) for path, uuid in mapped_uuids().items()}
+    return {**found, **{path: name for path, name in mapped.items() if name is not None}}
+
+
+def is_named(backing: str) -> bool:
+    """Whether a loop device over this is told by its name: over a file without a path, or over such a device."""
+    return backing == NO_PATH or backing.startswith("/dev/loop") or is_device_path(backing)
 
 
 def name_of(path: str) -> DeviceName | None:
     """Of one device; None if it has none, or is free by now."""
+    if is_device_path(path):
+        return DeviceName.read(mapped_uuid(path))
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as failure:
@@ -121,7 +136,10 @@ def block_size(device: str) -> int:
 
 
 def _made(name: DeviceName, fd: int, size: int) -> tuple[int, str]:
-    """Direct: so that the decrypted data is cached once, above the device."""
+    """A loop device, unless what is decrypted is a device itself. Direct: so the data is cached once, above it."""
+    opened = os.fstat(fd)
+    if stat.S_ISBLK(opened.st_mode):
+        return os.dup(fd), device_path(os.minor(opened.st_rdev))
     flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO
     return loop_configure(fd, offset=0, size=0, flags=flags, block_size=size, name=str(name))
 
@@ -133,4 +151,20 @@ def found(name: DeviceName) -> tuple[int, str]:
         if _name_of(fd) == name:
             return fd, path
         os.close(fd)
+    for path in (path for path, uuid in mapped_uuids().items() if uuid == str(name)):
+        with unless_gone():
+            fd = open_mapped(path)
+            if mapped_uuid(path) == str(name):
+                return fd, path
+            os.close(fd)
     raise OSError(errno.ENOKEY, "not open", str(name))
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """The last use of a mapping may end while it is opened."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            raise

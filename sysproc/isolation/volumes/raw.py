@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sysproc.isolation.volumes.attach import pid_of
+from sysproc.linux.device_mapper import is_device_path
 from sysproc.linux.files import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, f_ofd_setlk, openat2
 from sysproc.linux.loop import LO_FLAGS_READ_ONLY, LOOP_CLR_FD, loop_configure, loop_name, loops_by_file
 
@@ -78,6 +79,8 @@ def raw_devices(directory: Path) -> list[Raw]:
 
 def raw_at(path: str, file: Path) -> Raw | None:
     """The device at this path, if it is one for raw blocks."""
+    if is_device_path(path):
+        return None
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as failure:

@@ -1,4 +1,4 @@
-"""What is decrypted, shown as one file, where the kernel has no dm-crypt: a FUSE process for each open volume.
+"""What is decrypted: a device of dm-crypt, or a file of a FUSE process for each open volume where there is none.
 
 The header and the keys are the business of `sysproc.storage.luks`.
 """

@@ -26,11 +26,13 @@ from sysproc.storage.luks.region import Region
 _HIGH_FD = 64
 # mlockall locks what is touched; of malloc's arenas one is enough.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+# How it is decrypted: by the process; `by_device` says the other way.
+BY_PROCESS = "fuse"
 
 
 @dataclass(frozen=True)
 class Decrypted:
-    """The open file with the decrypted data: whoever holds the fd, or a loop device on it, keeps the volume open."""
+    """The open file or device with the decrypted data: whoever holds the fd, or uses it, keeps the volume open."""
 
     fd: int
     size: int
@@ -43,14 +45,19 @@ class Decrypted:
         return loop_configure(self.fd, offset=0, size=0, flags=flags, block_size=self.sector_size)
 
 
-def opening(region: Region, *, slot: int | None = None) -> list[str]:
+def opening(region: Region, way: str = BY_PROCESS, *, slot: int | None = None) -> list[str]:
     """The command line of a process that opens the volume in this area."""
-    return _command("process", "open", *_place(region), *([] if slot is None else [str(slot)]))
+    return _command("process", way, "open", *_place(region), *([] if slot is None else [str(slot)]))
 
 
-def making(region: Region, label: str) -> list[str]:
+def making(region: Region, way: str, label: str) -> list[str]:
     """Of one that makes it first; what was there is lost."""
-    return _command("process", "make", *_place(region), *([label] if label else []))
+    return _command("process", way, "make", *_place(region), *([label] if label else []))
+
+
+def by_device(uuid: str = "") -> str:
+    """The way of dm-crypt, where the kernel has it: what the device is called, if it is to be found again."""
+    return f"auto:{uuid}"
 
 
 def key_work(verb: str, regions: Sequence[Region], slot: int | None = None) -> list[str]:
@@ -68,12 +75,12 @@ def _place(region: Region) -> list[str]:
     return [str(region.offset), str(region.size)]
 
 
-def start(region: Region, secret_fd: int, *, slot: int | None = None) -> Decrypted:
+def start(region: Region, secret_fd: int, *, way: str = BY_PROCESS, slot: int | None = None) -> Decrypted:
     """Open the volume by what the secret's pipe or file holds up to its end. SysprocError, OSError: why not."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            pid = spawn(region, secret_fd, theirs.fileno(), slot=slot)
+            pid = spawn(region, secret_fd, theirs.fileno(), way=way, slot=slot)
         message, fds = recv_with_fds(ours)
     with fds:
         try:
@@ -83,12 +90,12 @@ def start(region: Region, secret_fd: int, *, slot: int | None = None) -> Decrypt
             raise
 
 
-def spawn(region: Region, secret_fd: int, report_fd: int, *, slot: int | None = None) -> int:
+def spawn(region: Region, secret_fd: int, report_fd: int, *, way: str = BY_PROCESS, slot: int | None = None) -> int:
     """Start the process, of a session of its own; its pid. It has these fds and its errors, and ends if nobody listens.
 
     Who starts it must be single-threaded or spawn.
     """
-    arguments = opening(region, slot=slot)
+    arguments = opening(region, way, slot=slot)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     # From above, so that no number is taken twice.
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in (region.fd, secret_fd, report_fd)]

@@ -1,16 +1,18 @@
-"""The process of one open volume: unlocks it, shows the decrypted data as a file that has no path, and ends with it.
+"""The process that opens a volume: unlocks it, and shows the decrypted data as a device, or as a file without a path.
 
     whoever opens a volume                                   this process (of its own session; outlives all others)
       passphrase or key file, in a pipe  ──────────────────▶  locked memory; not dumpable; no core
-      encrypted file, an fd              ──────────────────▶  header checked (or made), key unlocked, FUSE mounted
-                                                              capabilities given up; threads started
-      ◀── {"size", "sector_size", "slot", "pid"} + fd ──────  the decrypted file, open
+      encrypted file, an fd              ──────────────────▶  header checked (or made), key unlocked
+                                                              dm-crypt: device made, key wiped; it ends
+                                                              FUSE mounted, capabilities given up; threads started
+      ◀── {"size", "sector_size", "slot", "pid"} + fd ──────  the decrypted device or file, open
       ◀── {"failed": …}, or EOF: it was killed ─────────────
     loop device on that fd, filesystem on the loop            serves
     last use of the fd is over ───────────────────────────▶   the kernel ends the filesystem: key wiped, exit
 
-What it becomes before it reads the secret is in `sysproc.storage.decrypted.hardened`, the other end in
-`sysproc.storage.decrypted.opening`.
+Which of the two is tried out, unless the first is not wanted. What it becomes before it reads the secret is in
+`sysproc.storage.decrypted.hardened`, the other end in `sysproc.storage.decrypted.opening`, the device in
+`sysproc.storage.decrypted.mapped`.
 """
 
 import errno
@@ -28,6 +30,7 @@ from sysproc.linux.capabilities import CAP_IPC_LOCK, keep_only_capability
 from sysproc.linux.files import f_ofd_setlk
 from sysproc.linux.unix_sockets import send_with_fds
 from sysproc.storage.decrypted.hardened import REPORT_FD, SECRET_FD, VOLUME_FD, read_secret, run
+from sysproc.storage.decrypted.mapped import mapped_device
 from sysproc.storage.decrypted.sectors import DecryptedSectors
 from sysproc.storage.decrypted.server import MODE, Serving
 from sysproc.storage.luks.refusals import in_use
@@ -36,29 +39,45 @@ from sysproc.storage.luks.volume import Unlocked, make_volume, open_volume, unlo
 
 NAME = "sysproc-volume"
 OPEN, MAKE = "open", "make"
+AUTO = "auto"
 
 
 def main(arguments: list[str]) -> None:
-    """`process open OFFSET SIZE [SLOT]`, `process make OFFSET SIZE [LABEL]`: started by what `opening` says only."""
-    verb, (offset, size), rest = arguments[0], map(int, arguments[1:3]), arguments[3:]
-    run(NAME, REPORT_FD, partial(serve, verb, Region(VOLUME_FD, offset, size), rest))
+    """`process WAY open OFFSET SIZE [SLOT]`, `process WAY make OFFSET SIZE [LABEL]`: started by `opening` only.
+
+    WAY: `fuse`, or `auto` and the uuid of the device, which may be empty: `auto:UUID`.
+    """
+    way, verb, (offset, size), rest = arguments[0], arguments[1], map(int, arguments[2:4]), arguments[4:]
+    run(NAME, REPORT_FD, partial(serve, way, verb, Region(VOLUME_FD, offset, size), rest))
 
 
-def serve(verb: str, region: Region, rest: list[str], report: socket.socket) -> None:
-    """Unlock, mount, hand over, and serve until the last use of the file is over."""
+def serve(way: str, verb: str, region: Region, rest: list[str], report: socket.socket) -> None:
+    """Unlock, and hand over a device; or mount, hand over, and serve until the last use of the file is over."""
     with ExitStack() as stack:
         claimed = claim(region)
         with read_secret(SECRET_FD) as secret:
             unlocked = _unlocked(verb, claimed, secret.view, rest)
         stack.callback(unlocked.key.close)
         sectors = DecryptedSectors(claimed, open_volume(claimed).metadata.segment, unlocked.key.view)
+        facts = {"size": sectors.size, "sector_size": sectors.sector_size, "slot": unlocked.slot, "pid": os.getpid()}
+        device = _device(way, claimed, sectors.size, unlocked.key.view)
+        if device is not None:
+            send_and_close(device, facts, report)
+            return
         device_fd = fuse.open_device()
         mount_fd = fuse.fuse_mount(device_fd, MODE)
         keep_only_capability(CAP_IPC_LOCK)  # or what is mapped from now on could not be locked
         serving = Serving(device_fd, sectors)
-        facts = {"size": sectors.size, "sector_size": sectors.sector_size, "slot": unlocked.slot, "pid": os.getpid()}
         hand_over(mount_fd, access_mode(claimed.fd), facts, report)
         serving.wait()
+
+
+def _device(way: str, region: Region, size: int, key: memoryview) -> int | None:
+    """By dm-crypt; None where that is not wanted, or not there. What is only read may be open several times: never."""
+    kind, _, uuid = way.partition(":")
+    if kind != AUTO or access_mode(region.fd) == os.O_RDONLY:
+        return None
+    return mapped_device(region, open_volume(region).metadata.segment, size, key, uuid)
 
 
 def _unlocked(verb: str, region: Region, secret: memoryview, rest: list[str]) -> Unlocked:
@@ -95,10 +114,15 @@ def hand_over(mount_fd: int, mode: int, facts: dict[str, Any], report: socket.so
         file_fd = os.open(f"/proc/self/fd/{mount_fd}", mode | os.O_CLOEXEC)
     finally:
         os.close(mount_fd)
+    send_and_close(file_fd, facts, report)
+
+
+def send_and_close(fd: int, facts: dict[str, Any], report: socket.socket) -> None:
+    """The fd is the receiver's alone."""
     try:
-        send_with_fds(report, json.dumps(facts).encode(), [file_fd])
+        send_with_fds(report, json.dumps(facts).encode(), [fd])
     finally:
-        os.close(file_fd)
+        os.close(fd)
         report.close()
 
 
