@@ -24,6 +24,15 @@ COMMAND_TIMEOUT
 """
 
 
+# All modules but those of `sysproc cert`, whose library is an extra.
+IMPORT_ALL = """
+import importlib, pkgutil, sysproc_client
+for one in pkgutil.walk_packages(sysproc_client.__path__, "sysproc_client."):
+    if "certificates" not in one.name:
+        importlib.import_module(one.name)
+"""
+
+
 def python(minor: int) -> Path:
     """The interpreter of this version; a visible skip where there is none."""
     versions = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
@@ -70,6 +79,7 @@ def test_what_is_tested_is_what_the_distribution_says() -> None:
 @pytest.mark.parametrize("minor", MINORS)
 def test_a_program_of_a_user_runs(minor: int, wheel: Path, tmp_path: Path, daemon: RunningDaemon) -> None:
     interpreter = installed(minor, wheel, tmp_path / "venv")
+    subprocess.run([interpreter, "-W", "error", "-c", IMPORT_ALL], check=True)
     call: list[str | Path] = [interpreter, "-W", "error", PROGRAM, daemon.endpoint]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == (SAID, "")
