@@ -141,6 +141,8 @@ def test_a_volume_that_cannot_grow_for_want_of_room_is_as_it_was(
     volume.delete()
 
 
+FULL = "the host's disk is full"
+
 # Small pieces, each synced: until one does not fit. A piece takes longer than the watch of the disk allows it to.
 FILL = """
 n=0
@@ -180,7 +182,7 @@ def test_a_disk_that_gets_full_is_enospc_inside_an_event_outside_and_no_damage(
     result = box.run(["sh", "-c", FILL])
     assert b"No space left on device" in result.stderr
     assert events(daemon)[before:] == ["disk.full"]
-    assert "the host's disk is full" in daemon.log_text()
+    assert FULL in daemon.log_text()
     ballast.unlink()
     wait_until(lambda: events(daemon)[before:] == ["disk.full", "disk.room"], "there is room again")
     assert box.run(["sh", "-c", "rm /data/0; dd if=/dev/zero of=/data/0 bs=16k count=1 conv=fsync"]).exit_code == 0
@@ -193,15 +195,25 @@ def test_a_disk_that_gets_full_is_enospc_inside_an_event_outside_and_no_damage(
     data.delete()
 
 
-# As fast as it can, beside one that syncs what it has.
+# As fast as it can, beside one that syncs what it has; when it is told to.
 FLOOD = """
 echo begun
+kill -STOP $$
 dd if=/dev/zero of=/data/flood bs=1M 2>/dev/null &
 n=0
 while dd if=/dev/zero of=/data/$n bs=16k count=1 conv=fsync 2>/dev/null; do n=$((n+1)); done
 wait; echo $n
 """
 LOST = "n=0; while [ $n -lt {} ]; do [ $(wc -c </data/$n) = 16384 ] || echo $n; n=$((n+1)); done"
+
+
+def resize(disk: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def is_stopped(pid: int) -> bool:
+    """By a signal (proc(5), /proc/PID/stat)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
 
 
 @pytest.mark.parametrize("watched", [True, False])
@@ -216,15 +228,21 @@ def test_a_flood_that_fills_the_disk_loses_nothing_that_was_synced(
     fill(ballast, left=24 << 20)
     said = iter(box.exec(["sh", "-c", FLOOD], stdin=False))
     assert next(said).data == b"begun\n"
-    if not watched:
+    (flood,) = (one.host_pid for one in box.ps() if one.argv[0] == b"sh")
+    wait_until(lambda: is_stopped(flood), "it waits")
+    seen = daemon.log_text().count(FULL)
+    if watched:
+        os.kill(flood, signal.SIGCONT)
+        wait_until(lambda: daemon.log_text().count(FULL) > seen, "the service has seen it")
+    else:
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
+            os.kill(flood, signal.SIGCONT)
             wait_until(lambda: os.statvfs(ballast.parent).f_bavail == 0, "the disk is full")
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
-    else:
-        wait_until(lambda: "the host's disk is full" in daemon.log_text(), "the service has seen it")
     ballast.unlink()
+    resize(ballast.parent, 4 * DISK_BYTES)  # what was accepted may be more than there was room for
     synced = int(b"".join(chunk.data for chunk in said))
     client.volumes.unmount(box, "/data")
     assert clean(file)
@@ -232,6 +250,7 @@ def test_a_flood_that_fills_the_disk_loses_nothing_that_was_synced(
     assert box.run(["sh", "-c", LOST.format(synced)]).stdout == b""
     box.destroy()
     data.delete()
+    resize(ballast.parent, DISK_BYTES)
 
 
 def test_what_runs_goes_on_and_can_be_destroyed(client: Client, ballast: Path) -> None:
