@@ -7,8 +7,11 @@ How it is copied, with all that a filesystem can have, is in `tests/kernel/test_
 
 import io
 import os
+import pty
 import shutil
+import signal
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ from tests.e2e.inside import script_inside
 from tests.waiting import wait_until
 
 MIB = 2**20
+COMMAND = str(Path(sys.executable).with_name("sysproc"))
 # All that can be told of a tree in a container: names, modes, owners, sizes, times, links, digests.
 LISTED = """
 cd /data; find . -xdev ! -name lost+found | sort | xargs stat -c '%n %f %u %g %h %Y'; md5sum file d/*; readlink link
@@ -76,6 +80,17 @@ def root_of(box: Container) -> Path:
 
 def ext4_of(folder: Path, file: Path, *options: str, size: str = "16M") -> Path:
     subprocess.run(["mke2fs", "-q", "-t", "ext4", *options, "-d", folder, file, size], check=True, capture_output=True)
+    return file
+
+
+def many_files(client: Client, file: Path) -> Path:
+    """The image of a volume that takes a while to be copied: made inside, where it costs the host's disk nothing."""
+    box = client.create(name="maker")
+    made = client.volumes.create("many", size="128M", owner=box)
+    made.mount(box, "/data")
+    says(box, "cd /data; for d in $(seq 100); do mkdir $d; (cd $d; seq 100 | xargs touch); done")
+    made.export_to(file)
+    box.destroy()
     return file
 
 
@@ -221,11 +236,7 @@ def test_device_nodes_are_left_out_and_that_is_said(sysproc: Sysproc, client: Cl
 def test_who_goes_away_while_it_is_copied_leaves_nothing_and_may_come_back(
     client: Client, daemon: RunningDaemon, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(20_000):
-        (folder / f"file {number}").write_text("x")
-    content = ext4_of(folder, tmp_path / "image", size="128M").read_bytes()
+    content = many_files(client, tmp_path / "image").read_bytes()
     header = service.ImportVolumeRequest.Header(name="got", request_id=str(uuid.uuid4()), size_bytes=len(content))
 
     def parts(begin: int) -> Iterator[service.ImportVolumeRequest]:
@@ -249,6 +260,34 @@ def test_who_goes_away_while_it_is_copied_leaves_nothing_and_may_come_back(
     wait_until(partial(no_job_is_left, daemon), "the copy has ended")
     *_, last = client.volumes._stub.ImportVolume(parts(len(content)))
     assert last.imported.volume.name == "got"
+
+
+def test_ctrl_c_while_it_is_copied_leaves_nothing_and_says_how_far_it_was(
+    client: Client, daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    image = many_files(client, tmp_path / "image")
+    ours, theirs = pty.openpty()
+    command = [COMMAND, "--endpoint", daemon.endpoint, "volume", "import", "got", str(image)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        wait_until(lambda: not no_job_is_left(daemon), "it is copied")
+        assert process.poll() is None and len(received(daemon)) > 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) != 0
+    assert b"of 128M" in os.read(ours, 1 << 16)
+    os.close(ours)
+    wait_until(partial(no_job_is_left, daemon), "the copy has ended")
+    wait_until(lambda: received(daemon) == [], "what has come is forgotten")
+    assert client.volumes.list() == [] and files_of(daemon) == []
+
+
+def received(daemon: RunningDaemon) -> list[str]:
+    """Files without a name that the daemon has open among its volumes."""
+    found = []
+    for fd in os.listdir(f"/proc/{daemon.pid}/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{daemon.pid}/fd/{fd}"))
+    return [link for link in found if link.startswith(str(daemon.state_dir / "volumes")) and "(deleted)" in link]
 
 
 def no_job_is_left(daemon: RunningDaemon) -> bool:
