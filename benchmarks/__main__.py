@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import flood, intercepted, lifecycle, parts, peers, volumes
+from benchmarks import flood, intercepted, lifecycle, parts, peers, streaming, volumes
 from benchmarks.cascade import Cascade, Floor, cascade, floor
 from benchmarks.idle import Idle, idle
 from benchmarks.measure import Timing
@@ -98,6 +98,7 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
                 "a tree of 100": lifecycle.tree_of_100(client, 3),
                 "making volumes": volumes.making(client, runs),
                 "mounting volumes": volumes.mounting(client, runs),
+                f"{streaming.MIB} MiB through an exec": streaming.streaming(client, runs),
                 "filters of system calls": parts.filters(runs),
                 "making a filter": parts.compiling(runs),
                 "claim a uid range": parts.claims(runs),
