@@ -115,8 +115,9 @@ class VolumeDevices:
         except FileNotFoundError:
             return None
         with opened(self._path(row), os.O_RDONLY) as fd:
-            at = [one.offset_bytes for one in read_disk(fd)].index(offset)
-        return row.filesystems[at].label
+            begins = [one.offset_bytes for one in read_disk(fd)]
+        # Another of the host's own, over the whole file for instance.
+        return row.filesystems[begins.index(offset)].label if offset in begins else None
 
 
 def loop_attribute(device: str, name: str) -> str:

@@ -24,6 +24,8 @@ from tests.crash.walks import WALKS, Acknowledged, walk
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
 
+# The first test waits for all walks (`meetings`).
+pytestmark = pytest.mark.timeout(900)
 FAILPOINTS = all_failpoints()
 # There the process sees the container's files only: it cannot touch ours. The other actions work.
 NO_FILES = {"inside.after_pivot": ["containers"], "volumes.attach.before_move": ["mounts"]}

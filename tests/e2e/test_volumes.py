@@ -219,10 +219,11 @@ def test_what_does_not_fit_on_the_hosts_disk_is_promised_by_the_host_only(
 def test_a_disk_of_the_kernel_is_in_use(client: Client, daemon: RunningDaemon) -> None:
     volume = client.volumes.create("data", size="16M")
     with files_of(daemon)[0].open("rb+") as file:
-        device, name = loop_configure(file.fileno(), offset=0, size=0, flags=LO_FLAGS_AUTOCLEAR)
+        device, _ = loop_configure(file.fileno(), offset=0, size=0, flags=LO_FLAGS_AUTOCLEAR)
     for act in (volume.delete, lambda: volume.grow("32M")):
-        with pytest.raises(FailedPrecondition, match=name):
+        with pytest.raises(FailedPrecondition, match="has its file open"):
             act()
+    assert volume.refresh().attached_to == []
     os.close(device)
     volume.delete()
 
