@@ -1,5 +1,6 @@
 """Each subcommand has examples, which are lines that it takes; `--help` and the man pages show them."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 from sysproc_client.cli.examples import EXAMPLES
 from sysproc_client.cli.main import COMMANDS, Options, cli
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "make-man-pages"
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "scripts" / "make-man-pages"
 # What begins another command of the same line, or a file.
 APART = {"|", ">", "<", ";", "&&", "<("}
 
@@ -42,17 +44,31 @@ def test_every_subcommand_has_an_example_and_every_example_a_subcommand() -> Non
     assert EXAMPLES.keys() == subcommands()
 
 
+def take(words: list[str]) -> None:
+    """As the command line does, less what it does then. click's errors: what is wrong with it."""
+    context = cli.make_context("sysproc", words)
+    context.obj = Options()
+    while isinstance(group := context.command, click.Group):
+        word, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        context = command.make_context(word, rest, parent=context)
+
+
 @pytest.mark.parametrize(("name", "line"), [(name, line) for name, lines in EXAMPLES.items() for line in lines])
 def test_an_example_is_taken_as_it_is_written(name: str, line: str) -> None:
     ours = lines_of_ours(line)
     assert name in [" ".join(words[: len(name.split())]) for words in ours]
     for words in ours:
-        context = cli.make_context("sysproc", words)
-        context.obj = Options()
-        while isinstance(group := context.command, click.Group):
-            word, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
-            assert command is not None
-            context = command.make_context(word, rest, parent=context)
+        take(words)
+
+
+@pytest.mark.parametrize("page", ["COMING_FROM.md", "OPERATING.md"])
+def test_what_a_page_calls_a_command_is_one(page: str) -> None:
+    quoted = re.findall(r"`(sysproc [^`]+)`", (ROOT / "docs" / page).read_text())
+    lines = [words for text in quoted for words in lines_of_ours(text)]
+    assert lines
+    for words in lines:
+        take(words)
 
 
 def test_help_ends_with_the_examples() -> None:
