@@ -3,60 +3,141 @@
 Pure: bytes and sizes go in, sizes come out. Making the filesystem is the business of `sysproc.images`.
 """
 
+import lzma
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from sysproc.errors import InvalidArgument
+from sysproc.isolation.decompression import GZIP_MAGIC, XZ_MAGIC, ZSTD_MAGIC
 from sysproc.storage.vsf.gpt import ALIGNMENT
+from sysproc.storage.vsf.unzstd import Unzstd
 
 MIB = 1 << 20
 MAX_ROOT_BYTES = 1 << 44
 INODE_BYTES = 256
 # Never fewer than mke2fs makes in the first room: one for each 4096 bytes below 512 MiB, for each 16384 above.
 LEAST_INODES = 20_000
-_GZIP_MAGIC = b"\x1f\x8b"
+# What follows a stream is copied when that ends; there may be very many in a chunk.
+_PIECE = 16 << 10
 _ZLIB_GZIP = 31
-# What follows a member is copied when it ends; there may be very many in a chunk.
-_GZIP_PIECE = 16 << 10
+# Of the daemon, for one archive: xz -9 takes 65 MiB.
+_XZ_MEMORY = 1 << 27
 
 
-class GzipCounter:
-    """Counts how large a stream is without gzip, while it comes in; a plain tar is as large as it is.
+class Counting(Protocol):
+    """One way to compress."""
+
+    def count(self, piece: bytes) -> Iterator[int]:
+        """How many bytes the next ones become, bit by bit. Any of BROKEN for what it is not."""
+        ...
+
+
+class PlainCounting:
+    """None."""
+
+    def count(self, piece: bytes) -> Iterator[int]:
+        """As many as they are."""
+        yield len(piece)
+
+
+class GzipCounting:
+    """Members, one after the other, with zeros between them perhaps (RFC 1952, pigz, cat)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_ZLIB_GZIP)
+
+    def count(self, piece: bytes) -> Iterator[int]:
+        """See above."""
+        while piece := self._in_member(piece):
+            yield len(self._member.decompress(piece, MIB))
+            piece = self._member.unconsumed_tail or self._member.unused_data
+
+    def _in_member(self, piece: bytes) -> bytes:
+        """What is left to decompress."""
+        if self._member.eof and (piece := piece.lstrip(b"\0")):
+            self._member = zlib.decompressobj(_ZLIB_GZIP)
+        return piece
+
+
+class XzCounting:
+    """Streams, one after the other, with padding between them (the .xz file format)."""
+
+    def __init__(self) -> None:
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+    def count(self, piece: bytes) -> Iterator[int]:
+        """See above."""
+        while piece or not (self._stream.eof or self._stream.needs_input):
+            if self._stream.eof:
+                piece = piece.lstrip(b"\0")
+                if not piece:
+                    break
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+            yield len(self._stream.decompress(piece, MIB))
+            piece = self._stream.unused_data if self._stream.eof else b""
+
+
+class ZstdCounting:
+    """Frames, one after the other (RFC 8878)."""
+
+    def __init__(self) -> None:
+        self._frames = Unzstd()
+
+    def count(self, piece: bytes) -> Iterator[int]:
+        """See above."""
+        yield from map(len, self._frames.unpacked(piece))
+
+
+_KINDS: dict[bytes, Callable[[], Counting]] = {
+    GZIP_MAGIC: GzipCounting,
+    XZ_MAGIC: XzCounting,
+    ZSTD_MAGIC: ZstdCounting,
+}
+BROKEN = (zlib.error, lzma.LZMAError, InvalidArgument)
+
+
+class ArchiveCounter:
+    """Counts how large a stream is without its compression, while it comes in; a plain tar is as large as it is.
 
     Raises InvalidArgument when that is more than any root may have, long before the end of what never ends.
     """
 
     def __init__(self) -> None:
-        self.unpacked_bytes = 0
-        self._first, self._plain = True, False
-        self._gzip = zlib.decompressobj(_ZLIB_GZIP)
+        self._counted, self._undecided = 0, b""
+        self._counting: Counting | None = None
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Of what has come so far."""
+        return self._counted + len(self._undecided)
 
     def feed(self, chunk: bytes) -> None:
-        """The next bytes; broken gzip counts as it is, and is refused when it is unpacked."""
-        if self._first and chunk:
-            self._plain, self._first = not _GZIP_MAGIC.startswith(chunk[:2]), False
-        for at in range(0, len(chunk), _GZIP_PIECE):
-            self._feed_piece(chunk[at : at + _GZIP_PIECE])
-            if self.unpacked_bytes > MAX_ROOT_BYTES:
-                raise too_large_unpacked()
+        """The next bytes; what is broken counts as it is, and is refused when it is unpacked."""
+        if self._counting is None:
+            self._undecided += chunk
+            if len(self._undecided) < len(XZ_MAGIC):
+                return
+            chunk, self._undecided = self._undecided, b""
+            self._counting = counting_of(chunk)
+        for at in range(0, len(chunk), _PIECE):
+            self._feed_piece(self._counting, chunk[at : at + _PIECE])
 
-    def _feed_piece(self, piece: bytes) -> None:
-        if self._plain:
-            self.unpacked_bytes += len(piece)
-            return
+    def _feed_piece(self, counting: Counting, piece: bytes) -> None:
         try:
-            while piece := self._member(piece):
-                self.unpacked_bytes += len(self._gzip.decompress(piece, MIB))
-                piece = self._gzip.unconsumed_tail or self._gzip.unused_data
-        except zlib.error:
-            self._plain = True
-            self.unpacked_bytes += len(piece)
+            for more in counting.count(piece):
+                self._counted += more
+        except BROKEN:
+            self._counting = PlainCounting()
+            self._counted += len(piece)
+        if self._counted > MAX_ROOT_BYTES:
+            raise too_large_unpacked()
 
-    def _member(self, piece: bytes) -> bytes:
-        """What is left to decompress; after one member, and zeros, comes the next (RFC 1952, pigz, cat)."""
-        if self._gzip.eof and (piece := piece.lstrip(b"\0")):
-            self._gzip = zlib.decompressobj(_ZLIB_GZIP)
-        return piece
+
+def counting_of(beginning: bytes) -> Counting:
+    """How the stream that begins so is compressed."""
+    return next((made() for magic, made in _KINDS.items() if beginning.startswith(magic)), PlainCounting())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sysproc.archive_size import GzipCounter
+from sysproc.archive_size import ArchiveCounter
 from sysproc.errors import InvalidArgument
 from sysproc.storage.vsf.clone import disk_full_as_domain_error
 from sysproc.to_end import to_end
@@ -18,7 +18,7 @@ from sysproc.to_end import to_end
 
 @dataclass(frozen=True)
 class Spooled:
-    """Its digest in hex, its size, and its size unpacked from gzip."""
+    """Its digest in hex, its size, and its size without its compression."""
 
     digest: str
     size: int
@@ -27,7 +27,7 @@ class Spooled:
 
 async def spool_archive(fd: int, chunks: AsyncIterator[bytes], told: Callable[[int], object]) -> Spooled:
     """Write it to the file. told: how many bytes have come so far. Raises ResourceExhausted, InvalidArgument."""
-    digest, size, counter = hashlib.sha256(), 0, GzipCounter()
+    digest, size, counter = hashlib.sha256(), 0, ArchiveCounter()
     async for chunk in chunks:
         await to_end(_write, fd, chunk)
         await to_end(counter.feed, chunk)

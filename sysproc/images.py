@@ -320,7 +320,7 @@ def job_failed(what: str, failure: ChildFailed) -> SysprocError:
         return InvalidArgument(
             "The archive cannot be unpacked.",
             details=f"{failure.target}.",
-            resolution="Send a tar, plain or compressed with gzip, and whole: with the two blocks of zeros at its end.",
+            resolution="Send a tar (plain, gzip, xz, zstd), and all of it: its end is two blocks of zeros.",
             reason="BAD_ARCHIVE",
         )
     if failure.errno == errno.EINVAL:

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+import zstandard
+
 from sysproc.errors import DeadlineExceeded, Internal, Unavailable
 from sysproc.isolation import launcher_protocol as protocol
 from sysproc.isolation.builder_spec import ContainerSpec
@@ -407,13 +409,17 @@ async def wait_readable(fd: int) -> None:
 
 
 def spawn(runtime_dir: Path, ready_fd: int, cgroup_procs: Sequence[Path]) -> int:
-    """Start the launcher by posix_spawn, which uses vfork: allowed in a process with threads. Returns its first pid."""
-    package_parent = str(Path(__file__).resolve().parents[2])
+    """Start the launcher by posix_spawn, which uses vfork: allowed in a process with threads. Returns its first pid.
+
+    It loads the standard library and ours; that its jobs find zstandard's, it is told where that is.
+    """
+    package_parent, libraries = str(Path(__file__).resolve().parents[2]), str(Path(zstandard.__file__).parents[1])
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from sysproc.isolation.launcher import main; main(sys.argv[2:])"
+        "import sys; sys.path = [sys.argv[1], *sys.path, sys.argv[2]]; "
+        "from sysproc.isolation.launcher import main; main(sys.argv[3:])"
     )
     inherited = {name: value for name, value in os.environ.items() if name.startswith(INHERITED)}
-    arguments = [package_parent, str(runtime_dir), "3", code_digest(program_path()), *map(str, cgroup_procs)]
+    arguments = [package_parent, libraries, str(runtime_dir), "3", code_digest(program_path()), *map(str, cgroup_procs)]
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", "-c", code, *arguments],

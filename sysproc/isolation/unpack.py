@@ -1,4 +1,4 @@
-"""Unpacking a tar, plain or gzip, into the root directory of this process: inside the jail only.
+"""Unpacking a tar into the root directory of this process: inside the jail only.
 
 The process's root is the new filesystem, so that no path, link or `..` of the archive leads out of it. Kept: owners,
 modes, times, links, extended attributes where the kernel allows them. Devices are left out and counted. What is
@@ -9,29 +9,27 @@ wrong with an archive is the errno of an OSError:
     EDQUOT          the filesystem is too small for it (ENOSPC would be a disk of the host)
     ENOMEM, ETIME   it takes more memory or processor time than this process may have
 
-How the archive is read is in `sysproc.isolation.tar_reader`, how the jail is made in `sysproc.isolation.jail`.
+How the archive is read is in `sysproc.isolation.tar_reader` and, where it is compressed, `…decompression`; how the jail
+is made in `sysproc.isolation.jail`.
 """
 
 import errno
-import gzip
-import io
 import os
 import posixpath
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import IO, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
+from sysproc.isolation.decompression import decompressed
 from sysproc.isolation.tar_headers import Kind, broken, shown
-from sysproc.isolation.tar_reader import COPY_BYTES, Entry, TarReader
+from sysproc.isolation.tar_reader import Entry, TarReader
 
 PROGRESS_INTERVAL_S = 0.2
 MAX_ID = 65535
 # The sum of the sizes of all files, of which sparse ones cost nothing; what a message and a database can hold.
 MAX_TOTAL_BYTES = 1 << 60
-_GZIP_MAGIC = b"\x1f\x8b"
 # Below a link to nowhere or to a file, in a loop of links, in the place of a directory that is not empty, …
 _CONTRADICTIONS = (
     errno.EEXIST,
@@ -78,7 +76,7 @@ class Counts:
 
 def unpack_archive(fd: int, progress: Callable[[dict[str, int]], object]) -> dict[str, int]:
     """Unpack everything; the counts. OSError as the module says."""
-    with limits_as_oserror(), broken_compression_as_oserror(), opened(fd) as stream:
+    with limits_as_oserror(), decompressed(fd) as stream:
         return asdict(unpack_entries(TarReader(stream), progress))
 
 
@@ -119,23 +117,6 @@ def limits_as_oserror() -> Iterator[None]:
     else:
         return
     raise failure
-
-
-@contextmanager
-def broken_compression_as_oserror() -> Iterator[None]:
-    """What gzip raises for input that is none or ends too early, as one errno."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as why:
-        raise broken(str(why)) from None
-
-
-@contextmanager
-def opened(fd: int) -> Iterator[IO[bytes]]:
-    """The archive without its compression."""
-    with open(fd, "rb", buffering=COPY_BYTES) as raw:
-        magic = raw.peek(2)[:2] if isinstance(raw, io.BufferedReader) else b""
-        yield gzip.GzipFile(fileobj=raw) if magic == _GZIP_MAGIC else raw  # type: ignore[misc]  # reads alike
 
 
 def inside(name: bytes) -> bytes:

@@ -6,6 +6,7 @@ A sentinel directory of the host, whose absolute path the hostile archives name,
 import errno
 import gzip
 import io
+import lzma
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc_client import Client, Container, FailedPrecondition, InvalidArgument, NotFound, SysprocError
@@ -115,10 +117,11 @@ def test_an_owner_that_no_container_has_is_refused(client: Client, archive: Arch
     assert "70000" in str(refused(client, archive.bytes()))
 
 
-def test_a_gzip_archive_is_the_same(archive: Archive, imported: Imported) -> None:
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.compress], ids=["gzip", "xz", "zstd"])
+def test_a_packed_archive_is_the_same(archive: Archive, imported: Imported, pack: Callable[[bytes], bytes]) -> None:
     archive.busybox()
     archive.add("note", b"packed")
-    assert text(imported(gzip.compress(archive.bytes())), "cat", "/note") == "packed"
+    assert text(imported(pack(archive.bytes())), "cat", "/note") == "packed"
 
 
 def good(archive: Archive) -> bytes:

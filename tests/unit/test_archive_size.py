@@ -1,22 +1,33 @@
 """How large an archive is without its compression, and how large a filesystem is made for it."""
 
 import gzip
+import lzma
+from collections.abc import Callable
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysproc import archive_size
-from sysproc.archive_size import INODE_BYTES, ROOMS, GzipCounter
+from sysproc.archive_size import INODE_BYTES, ROOMS, ArchiveCounter
 from sysproc.errors import InvalidArgument
 
 
 def counted(stream: bytes, chunk: int) -> int:
     """What the counter says when the stream comes in chunks."""
-    counter = GzipCounter()
+    counter = ArchiveCounter()
     for at in range(0, len(stream), chunk):
         counter.feed(stream[at : at + chunk])
     return counter.unpacked_bytes
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "zstd": zstandard.compress,
+}
+packers = pytest.mark.parametrize("packer", PACKERS)
 
 
 @settings(deadline=None)
@@ -27,8 +38,22 @@ def test_all_members_of_a_gzip_stream_count(parts: list[bytes], chunk: int, zero
     assert counted(stream, chunk) == sum(map(len, parts))
 
 
-def test_a_member_that_unpacks_to_very_much_counts_whole() -> None:
-    stream = gzip.compress(b"start") + gzip.compress(bytes(50 << 20)) + gzip.compress(b"end")
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=5000), min_size=1, max_size=6), st.integers(1, 3000), st.integers(0, 100))
+def test_all_streams_of_xz_count(parts: list[bytes], chunk: int, words: int) -> None:
+    stream = b"".join(lzma.compress(part) + bytes(4 * words) for part in parts)
+    assert counted(stream, chunk) == sum(map(len, parts))
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=5000), min_size=1, max_size=6), st.integers(1, 3000))
+def test_all_frames_of_zstd_count(parts: list[bytes], chunk: int) -> None:
+    assert counted(b"".join(zstandard.compress(part) for part in parts), chunk) == sum(map(len, parts))
+
+
+@packers
+def test_a_member_that_unpacks_to_very_much_counts_whole(packer: str) -> None:
+    stream = b"".join(PACKERS[packer](data) for data in (b"start", bytes(50 << 20), b"end"))
     assert counted(stream, 1 << 20) == (50 << 20) + 8
 
 
@@ -36,16 +61,18 @@ def test_a_plain_stream_counts_as_it_is() -> None:
     assert counted(b"plain" * 1000, 700) == 5000
 
 
-def test_a_broken_stream_counts_and_is_refused_later() -> None:
-    stream = gzip.compress(bytes(range(256)) * 100)
+@packers
+def test_a_broken_stream_counts_and_is_refused_later(packer: str) -> None:
+    stream = PACKERS[packer](bytes(range(256)) * 100)
     assert counted(stream + b"rubbish" * 100, 100) >= 25_600 + 600
     assert counted(b"\x1f, which is no gzip" * 100, 1) >= 1800
 
 
-def test_what_unpacks_to_more_than_any_root_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@packers
+def test_what_unpacks_to_more_than_any_root_is_refused_at_once(packer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_size, "MAX_ROOT_BYTES", 1 << 20)
     with pytest.raises(InvalidArgument, match="too large"):
-        counted(gzip.compress(bytes(64 << 20)), 512)
+        counted(PACKERS[packer](bytes(64 << 20)), 512)
 
 
 BLOCK = 4096

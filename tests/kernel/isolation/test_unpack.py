@@ -9,6 +9,7 @@ tests/e2e/test_images.py.
 import errno
 import gzip
 import json
+import lzma
 import os
 import random
 import resource
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,19 +117,29 @@ def test_what_is_unpacked_is_what_was_packed(root: Path) -> None:
     assert os.readlink(root / "l") == "d/f" and (root / "p").is_fifo()
 
 
-@pytest.mark.parametrize(
-    "compress", [gzip.compress, lambda data: gzip.compress(data[:700]) + gzip.compress(data[700:])]
-)
-def test_gzip_of_one_or_many_members_is_read(root: Path, compress: Callable[[bytes], bytes]) -> None:
-    assert unpack(root, compress(entries(("f", FILE, "text")))).errno == 0
+def checked_zstd(data: bytes) -> bytes:
+    """As `zstd` writes it: with a checksum at the end of the frame."""
+    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "xz": lzma.compress, "zstd": checked_zstd}
+packers = pytest.mark.parametrize("packer", PACKERS)
+
+
+@packers
+@pytest.mark.parametrize("cut", [0, 700])
+def test_a_packed_archive_of_one_or_many_streams_is_read(root: Path, packer: str, cut: int) -> None:
+    data, pack = entries(("f", FILE, "text")), PACKERS[packer]
+    assert unpack(root, pack(data[:cut]) + pack(data[cut:])).errno == 0
     assert (root / "f").read_text() == "text"
 
 
+@packers
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: data[:-5] + b"12345", lambda data: data + b"x"]
 )
-def test_broken_gzip_is_refused(root: Path, damage: Callable[[bytes], bytes]) -> None:
-    assert unpack(root, damage(gzip.compress(entries(("f", FILE, "text"))))).errno == errno.EBADMSG
+def test_a_broken_packed_archive_is_refused(root: Path, packer: str, damage: Callable[[bytes], bytes]) -> None:
+    assert unpack(root, damage(PACKERS[packer](entries(("f", FILE, "text"))))).errno == errno.EBADMSG
 
 
 @pytest.mark.parametrize("levels", [1500, 2000])
@@ -335,11 +347,11 @@ COUNTED = 5
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(FORMATS), st.booleans(), st.data())
+@given(st.sampled_from(FORMATS), st.sampled_from([bytes, *PACKERS.values()]), st.data())
 def test_a_damaged_archive_is_refused_or_whole(
-    tmp_path_factory: pytest.TempPathFactory, kind: int, packed: bool, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, kind: int, pack: Callable[[bytes], bytes], data: st.DataObject
 ) -> None:
-    whole = bytearray(gzip.compress(valid(kind)) if packed else valid(kind))
+    whole = bytearray(pack(valid(kind)))
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     outcome = unpack(tmp_path_factory.mktemp("root"), bytes(whole))

@@ -66,7 +66,7 @@ class Images:
         replace: bool = False,
         progress: Progress = lambda _: None,
     ) -> pb.ImportImageResponse.Imported:
-        """Import a folder, a tar file (plain or gzip), or an open one. Raises SysprocError, OSError."""
+        """Import a folder, a tar file (plain, gzip, xz, zstd), or an open one. Raises SysprocError, OSError."""
         if not isinstance(source, (str, os.PathLike)):
             if not hasattr(source, "read"):
                 raise bad(source, "source of an image", "Give a path, or an open file.")

@@ -46,7 +46,10 @@ def packed(
     source: Source,
     progress: Progress,
 ) -> service.CreateVolumeFromResponse.Created:
-    """Send a folder, a tar file (plain or gzip), or an open one; what was made of it. Raises SysprocError, OSError."""
+    """Send a folder, a tar file (plain, gzip, xz, zstd), or an open one; what was made of it.
+
+    Raises SysprocError, OSError.
+    """
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "read"):
             raise bad(source, "source of a volume", "Give a path, or an open file.")

@@ -245,7 +245,7 @@ class Volumes(CopiedVolumes):
         overcommit: bool = False,
         progress: Progress = lambda _: None,
     ) -> Volume:
-        """Make a read-only volume of a folder, of a tar file (plain or gzip), or of an open one.
+        """Make a read-only volume of a folder, of a tar file (plain, gzip, xz, zstd), or of an open one.
 
         fs: erofs or squashfs. compress: `ALGORITHM[:LEVEL]`, as lz4hc:9, zstd:19. Raises SysprocError, OSError.
         """

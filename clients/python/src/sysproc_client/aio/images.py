@@ -46,7 +46,7 @@ class AsyncImages:
         replace: bool = False,
         progress: Progress = lambda _: None,
     ) -> pb.ImportImageResponse.Imported:
-        """Import a folder, a tar file (plain or gzip), or an open one. Raises SysprocError, OSError."""
+        """Import a folder, a tar file (plain, gzip, xz, zstd), or an open one. Raises SysprocError, OSError."""
         header = pb.ImportImageRequest.Header(name=text(name, "image"), replace=bool(replace))
         async with opened(source, "an image") as (read, header.size_bytes):
             call = self._connection.stubs.images.ImportImage()

@@ -258,7 +258,7 @@ class AsyncVolumes(AsyncCopiedVolumes):
         overcommit: bool = False,
         progress: Progress = lambda _: None,
     ) -> AsyncVolume:
-        """Make a read-only volume of a folder, of a tar file (plain or gzip), or of an open one.
+        """Make a read-only volume of a folder, of a tar file (plain, gzip, xz, zstd), or of an open one.
 
         fs: erofs or squashfs. compress: `ALGORITHM[:LEVEL]`, as lz4hc:9, zstd:19. Raises SysprocError, OSError.
         """

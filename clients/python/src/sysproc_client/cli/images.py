@@ -27,7 +27,7 @@ def image_command() -> None:
 @click.option("--replace", is_flag=True, help="The name may change to this content.")
 @click.pass_obj
 def import_command(options: Options, name: str, source: str, replace: bool) -> None:
-    """Import a folder or a tar (plain or gzip; `-` is standard input) as the image NAME."""
+    """Import a folder or a tar (plain, gzip, xz, zstd; `-` is standard input) as the image NAME."""
     with options.connect() as client, shown_progress(size_of(source)) as progress:
         what = sys.stdin.buffer if source == "-" else source
         imported = client.images.import_(name, what, replace=replace, progress=of_entries(progress))

@@ -18,7 +18,7 @@ from_option = click.option(
     "--from",
     "source",
     metavar="FOLDER|TAR|-",
-    help="What is in it, for erofs and squashfs: a folder, a tar (plain or gzip), or standard input.",
+    help="What is in it, for erofs and squashfs: a folder, a tar (plain, gzip, xz, zstd), or standard input.",
 )
 compress_option = click.option(
     "--compress",
