@@ -37,9 +37,10 @@ Used = Callable[[Iterable[ContainerRow]], Awaitable[None]]
 # What a client has sent: one message, or many. Nothing of it is read before the caller is known to be allowed.
 Sent = bytes | AsyncIterator[bytes]
 
-# Calls that last as long as the client likes: at the end of the daemon they are not waited for.
 USE_ANOTHER_SOCKET = "Use the socket that is meant for you, as a user who may."
 USE_ANOTHER_CERTIFICATE = "Show one for the host, or for a container that there is: `sysproc cert issue` makes it."
+WRITE_GRACE_S = 1.0
+# Calls that last as long as the client likes: at the end of the daemon they are not waited for.
 ENDLESS = frozenset(
     {
         "ProcessService/Exec",
@@ -108,7 +109,7 @@ class Interceptor(grpc.GenericRpcHandler):
                 request = await self._admit(around.call, sent)
                 async with aclosing(function(request, around.call)) as responses:
                     async for response in responses:
-                        await context.write(response.SerializeToString())
+                        await written(context, response.SerializeToString())
 
         kind = ("stream" if method.client_streaming else "unary", "stream" if method.server_streaming else "unary")
         make = getattr(grpc, f"{kind[0]}_{kind[1]}_rpc_method_handler")
@@ -156,6 +157,20 @@ class Interceptor(grpc.GenericRpcHandler):
         )
         self.counts["unknown", "UNIMPLEMENTED"] += 1
         await send(error, context)
+
+
+async def written(context: Context, data: bytes) -> None:
+    """Write a message of a stream. Who cuts the stream meanwhile waits for the write, unless the client does not read.
+
+    grpcio sends no status while a message is on its way: the client would wait for ever.
+    """
+    writing = asyncio.ensure_future(context.write(data))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing}, timeout=WRITE_GRACE_S)
+        writing.cancel()
+        raise
 
 
 def check_caller(call: Call) -> None:

@@ -43,6 +43,7 @@ from sysproc.storage.volumes import Filesystem, NewVolume, SnapshotOf, VolumeRow
 from sysproc.storage.volumes import Page as VolumePage
 from sysproc.storage.vsf.pieces import Piece
 from sysproc.volume_checks import Checked
+from sysproc.volume_imports import Received
 from sysproc.volume_keys import LockState
 from sysproc.volume_mounts import Attachment
 from sysproc.volume_packing import Packed, WantedPacked
@@ -117,9 +118,12 @@ class Recorder:
     async def receive(self, _: object, piece: object) -> None:
         self.heard.append(("receive", piece))
 
-    async def finish(self, _: object, *args: object) -> object:
-        self.heard.append(("finish", args))
-        return VOLUME_ROW, bytes(32)
+    async def finish(self, _: object, *args: Any) -> object:
+        *said, told = args
+        self.heard.append(("finish", tuple(said)))
+        told({"bytes": 1, "entries": 2})
+        await asyncio.sleep(0.15)
+        return Received(VOLUME_ROW, bytes(32), skipped=3)
 
     def abandon(self, key: object) -> None:
         self.heard.append(("abandon", key))

@@ -2,6 +2,8 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -15,6 +17,7 @@ from nightos.sysproc.v1.ref_pb2 import ContainerRef
 from sysproc.errors import FailedPrecondition
 from sysproc.server.access import served
 from sysproc.server.call import request_key
+from sysproc.server.interceptor import written
 from sysproc.server.peer import UNKNOWN
 from sysproc.storage import requests
 from tests.unit.server.wire import DEEP, HOST, NAMELESS, SERVICES, WEB, WORKER, Wire, info_of, wire
@@ -266,6 +269,26 @@ async def test_at_the_end_watches_are_cut_and_other_calls_have_their_time(tmp_pa
         release.set()
         await unary
         assert await it.interceptor.idle(10)
+
+
+async def test_a_call_that_is_cut_while_it_writes_has_written() -> None:
+    written_at_last: list[bytes] = []
+    over = asyncio.Event()
+
+    async def write(data: bytes) -> None:
+        await over.wait()
+        written_at_last.append(data)
+
+    context = cast("Any", SimpleNamespace(write=write))
+    writing = asyncio.create_task(written(context, b"message"))
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.sleep(0)
+    assert not writing.done()
+    over.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert written_at_last == [b"message"]
 
 
 async def test_calls_that_exceed_their_grace_end_with_unavailable(tmp_path: Path) -> None:
