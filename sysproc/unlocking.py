@@ -26,6 +26,8 @@ from sysproc.linux.unix_sockets import FdSet, recv_with_fds
 from sysproc.storage.decrypted import opening
 from sysproc.storage.decrypted.hardened import NEW_SECRET_FD, REPORT_FD, SECRET_FD, VOLUME_FD
 from sysproc.storage.decrypted.opening import Decrypted
+from sysproc.storage.luks.key_derivation import TARGET_S
+from sysproc.storage.luks.key_derivation import VARIABLE as LUKS_ITER_TIME
 from sysproc.storage.luks.region import Region
 from sysproc.to_end import to_end
 
@@ -52,11 +54,15 @@ class Opened:
 
 
 class Unlocking:
-    """One instance, used from one event loop. by_process: always, also where the kernel has dm-crypt."""
+    """One instance, used from one event loop. by_process: always, also where the kernel has dm-crypt.
 
-    def __init__(self, launcher: Launcher, *, by_process: bool = False) -> None:
+    luks_iter_time_s: how long it shall take whoever tries a new key.
+    """
+
+    def __init__(self, launcher: Launcher, *, by_process: bool = False, luks_iter_time_s: float = TARGET_S) -> None:
         self._launcher, self._turns = launcher, asyncio.Semaphore(AT_A_TIME)
         self._by_process = by_process
+        self._environment = {**opening.ENVIRONMENT, LUKS_ITER_TIME: str(luks_iter_time_s)}
 
     async def open(self, region: Region, secret: SecretBuffer, called: str = "") -> Opened:
         """Open the volume in this area. called: by which name a device of dm-crypt is found again.
@@ -118,7 +124,7 @@ class Unlocking:
             with ours:
                 with theirs, nothing() as null:
                     every = {0: null, 1: null, REPORT_FD: theirs.fileno(), **fds}
-                    process = await self._launcher.spawn(command, opening.ENVIRONMENT, every)
+                    process = await self._launcher.spawn(command, self._environment, every)
                 try:
                     async with asyncio.timeout(ANSWER_TIMEOUT_S):
                         await wait_readable(ours.fileno())

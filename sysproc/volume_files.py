@@ -57,9 +57,9 @@ _DAMAGED = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 class VolumeFiles:
     """The files of all volumes of a state directory; one instance, from one event loop."""
 
-    def __init__(self, state_dir: StateDir, launcher: Launcher, *, decrypt_by_process: bool = False) -> None:
+    def __init__(self, state_dir: StateDir, launcher: Launcher, unlocking: Unlocking | None = None) -> None:
         self._state_dir, self._launcher = state_dir, launcher
-        self.unlocking = Unlocking(launcher, by_process=decrypt_by_process)
+        self.unlocking = unlocking or Unlocking(launcher)
         self.encrypted = EncryptedFiles(state_dir.volumes, launcher, self.unlocking)
         self._templates = TemplateStore(state_dir.templates, ".ext4")
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()

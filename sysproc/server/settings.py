@@ -161,6 +161,9 @@ class Settings:
             "Encrypted volumes: auto, by dm-crypt where the kernel has it; or process.",
         ),
     ] = "auto"
+    luks_iter_time_s: Annotated[
+        float, Setting(seconds(0.01, 60), "SECONDS", "What a new key of an encrypted volume costs who tries one.")
+    ] = 1.0
     shutdown_grace_s: Annotated[
         float, Setting(seconds(0, 3600), "SECONDS", "How long calls may go on after SIGTERM.")
     ] = 5.0

@@ -74,6 +74,7 @@ from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
 from sysproc.system import System
 from sysproc.to_end import to_end
+from sysproc.unlocking import Unlocking
 from sysproc.volume_checks import VolumeChecks
 from sysproc.volume_copies import VolumeCopies
 from sysproc.volume_exports import VolumeExports
@@ -198,7 +199,13 @@ def make_host(
         cgroups=cgroups,
         uid_ranges=uid_ranges,
         images=images,
-        volume_files=VolumeFiles(state_dir, launcher, decrypt_by_process=settings.decrypt_by == "process"),
+        volume_files=VolumeFiles(
+            state_dir,
+            launcher,
+            Unlocking(
+                launcher, by_process=settings.decrypt_by == "process", luks_iter_time_s=settings.luks_iter_time_s
+            ),
+        ),
         sockets=sockets,
         output_bytes=lambda ids: output_bytes(state_dir, ids) + exports.stored_bytes(ids) + imports.stored_bytes(ids),
         exports=exports,

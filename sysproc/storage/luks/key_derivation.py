@@ -23,6 +23,8 @@ _MOST_PASSES = 64
 _MOST_KIB, _LEAST_KIB = 256 << 10, 32 << 10
 _MOST_LANES = 4
 TARGET_S = 1.0
+# How long it shall be instead, for the processes that make key slots: the setting `luks_iter_time_s` of the daemon.
+VARIABLE = "SYSPROC_LUKS_ITER_TIME_S"
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,19 @@ class Cost:
         return Argon2("argon2id", self.passes, self.memory_kib, self.lanes, os.urandom(SALT_BYTES))
 
 
-def measured_cost(target_s: float = TARGET_S, seconds_of: Callable[[Cost], float] | None = None) -> Cost:
+def target_s() -> float:
+    """How long it shall take whoever tries a passphrase."""
+    return float(os.environ.get(VARIABLE, TARGET_S))
+
+
+def measured_cost(wanted_s: float | None = None, seconds_of: Callable[[Cost], float] | None = None) -> Cost:
     """What takes about so long on this machine: up to 256 MiB of memory first, then more passes."""
     measure = seconds_of or _seconds_of
     most_kib = max(_LEAST_KIB, min(_MOST_KIB, _available_kib() // 4))
     lanes = max(1, min(_MOST_LANES, os.cpu_count() or 1))
     trial = Cost(_LEAST_PASSES, _LEAST_KIB, lanes)
     passed_a_s = trial.passes * trial.memory_kib / max(measure(trial), 1e-6)
-    affordable = int(passed_a_s * target_s)
+    affordable = int(passed_a_s * (target_s() if wanted_s is None else wanted_s))
     memory_kib = max(_LEAST_KIB, min(most_kib, affordable // _LEAST_PASSES)) >> 10 << 10
     passes = max(_LEAST_PASSES, min(_MOST_PASSES, affordable // memory_kib))
     return Cost(passes, memory_kib, lanes)
