@@ -53,7 +53,7 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "volume clone": ("a/data copy", lambda it: (it["name"], it["size"], it["snapshot_of"]) == ("copy", 32 << 20, "")),
     "volume snapshot": ("a/data before", lambda it: it["snapshot_of"] == "data" and it["snapshot_time"]),
     "volume export": ("a/data {image}", lambda it: it["size"] == 32 << 20 and len(it["digest"]) == 64),
-    "volume import": ("back {image} --owner a", lambda it: (it["name"], it["origin"]) == ("back", "foreign")),
+    "volume import": ("back {image} --owner a", lambda it: (it["name"], it["origin"]) == ("back", "made")),
     "volume shrink": ("a/copy --size 24M", lambda it: it["size"] == 24 << 20),
     "volume attach": ("a a/data", lambda it: it["path"] == "/dev/vsf/data"),
     "volume detach": ("a a/data", lambda it: it == {"container": "a", "volume": "a/data"}),
