@@ -18,7 +18,7 @@ from tests.vm.machine import run_tests
 OPTIONS = ("-q", "--timeout=900")
 SUITES = {"short": ("kernel", "e2e"), "full": ("kernel", "e2e", "isolation")}
 SELECTION = {"short": "vm and not timing", "full": "not timing"}
-TIMEOUT_S = {"short": 1200, "full": 7200}
+TIMEOUT_S = {"short": 2700, "full": 7200}
 
 
 @pytest.mark.slow
