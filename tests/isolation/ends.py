@@ -5,6 +5,7 @@ What they say is in `tests/isolation/native/main.c`; who meets whom, and what th
 
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
@@ -128,8 +129,9 @@ class _HostStream:
 
     def poke(self) -> None:
         if self._process.poll() is None and self._process.stdin is not None:
-            self._process.stdin.write(b"\n")
-            self._process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended just now
+                self._process.stdin.write(b"\n")
+                self._process.stdin.flush()
 
     def close(self) -> None:
         if self._process.poll() is None:
