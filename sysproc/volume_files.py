@@ -49,8 +49,8 @@ from sysproc.unlocking import Unlocking
 # Of these a copy becomes one of its own by another UUID in its superblocks; btrfs and xfs have theirs everywhere.
 FROM_TEMPLATES = frozenset({"ext4"})
 GROW_TIMEOUT_S = 3600.0
-# As long as we ourselves look into a file, to list or to inspect volumes.
-LOOK_S, _PAUSE_S = 1.0, 0.005
+# We have a file open ourselves, to list or inspect volumes; or what decrypts it is just ending.
+LOOK_S, _PAUSE_S = 5.0, 0.005
 _DAMAGED = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 
