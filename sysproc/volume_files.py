@@ -162,8 +162,8 @@ class VolumeFiles:
     def check_unused(self, row: VolumeRow) -> None:
         """Raise FailedPrecondition, with what uses it, for a file that the kernel or a process has open. Blocks.
 
-        For a moment a call that lists or inspects it has it too, and what decrypted it while a container had it that has
-        just ended: the end of that is waited for.
+        A call that lists or inspects it has it for a moment, and so has what decrypted it for a container that has
+        just ended: that is waited for.
         """
         fd, deadline = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC), time.monotonic() + LOOK_S
         try:
