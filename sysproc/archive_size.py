@@ -12,7 +12,7 @@ from typing import Protocol
 from sysproc.errors import InvalidArgument
 from sysproc.isolation.decompression import GZIP_MAGIC, XZ_MAGIC, ZSTD_MAGIC
 from sysproc.storage.vsf.gpt import ALIGNMENT
-from sysproc.storage.vsf.unzstd import Unzstd
+from sysproc.unzstd import Unzstd
 
 MIB = 1 << 20
 MAX_ROOT_BYTES = 1 << 44

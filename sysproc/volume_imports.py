@@ -33,8 +33,8 @@ from sysproc.storage.requests import RequestKey
 from sysproc.storage.volumes import FOREIGN, MADE, TRUSTED, Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import disk_full_as_domain_error, give_name, sync_directory, unnamed_file
 from sysproc.storage.vsf.pieces import digest_of
-from sysproc.storage.vsf.unzstd import Unzstd
 from sysproc.to_end import outlasted, to_end
+from sysproc.unzstd import Unzstd
 from sysproc.volume_contents import contents_of
 from sysproc.volume_remake import Progress, remade
 from sysproc.volumes import Make, Volumes

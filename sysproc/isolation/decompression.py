@@ -13,25 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-import zstandard
-
+from sysproc.errors import InvalidArgument
 from sysproc.isolation.tar_headers import broken
+from sysproc.unzstd import SLICE_BYTES, Unzstd
 
 GZIP_MAGIC, XZ_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
-# As zstd itself reads them unless it is told otherwise (`--long=27`).
-MOST_WINDOW = 1 << 27
 _BUFFER_BYTES = 1 << 20
-# A block of zeros is 4 bytes that become 128 KiB: so much at a time becomes 32 MiB at most.
-_SLICE_BYTES = 1 << 10
 
 
 class ZstdStream(io.RawIOBase):
     """What a file of zstd frames becomes. EOFError: it ends within one."""
 
     def __init__(self, packed: IO[bytes]) -> None:
-        self._packed = packed
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._rest, self._ready = b"", memoryview(b"")
+        self._packed, self._frames = packed, Unzstd()
+        self._blocks: Iterator[bytes] = iter(())
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         """It is read, and nothing else."""
@@ -40,23 +36,20 @@ class ZstdStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """See io.RawIOBase."""
         while not self._ready:
-            if not self._unpack():
+            self._ready = memoryview(next(self._blocks, b""))
+            if not self._ready and not self._more():
                 return 0
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
 
-    def _unpack(self) -> bool:
-        """The next slice; False at the end."""
-        packed = self._rest or self._packed.read(_SLICE_BYTES)
-        if not packed:
-            if self._frame is not None:
-                raise EOFError("it ends within a frame of zstd")
-            return False
-        frame = self._frame or zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW).decompressobj()
-        self._ready = memoryview(frame.decompress(packed))
-        self._frame, self._rest = (None, frame.unused_data) if frame.eof else (frame, b"")
-        return True
+    def _more(self) -> bool:
+        """The next bytes of the file; False at its end."""
+        packed = self._packed.read(SLICE_BYTES)
+        if not packed and not self._frames.whole:
+            raise EOFError("it ends within a frame of zstd")
+        self._blocks = self._frames.unpacked(packed)
+        return bool(packed)
 
 
 _READERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
@@ -80,5 +73,7 @@ def broken_as_oserror() -> Iterator[None]:
     """What the libraries raise for input that is none or ends too early, as one errno."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError) as why:
+    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as why:
         raise broken(str(why)) from None
+    except InvalidArgument as why:
+        raise broken(why.details) from None

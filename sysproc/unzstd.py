@@ -1,7 +1,7 @@
 """Zstandard that comes in parts, from anybody, unpacked in bounded memory: a window of 128 MiB, a few MiB at a time.
 
-One frame after the other, as `zstd -d` reads them. What it becomes is written by `sysproc.volume_imports`; how images
-are packed is in `sysproc.storage.vsf.pieces`.
+One frame after the other, as `zstd -d` reads them. What it becomes is a volume (`sysproc.volume_imports`) or a tar
+(`sysproc.isolation.decompression`); how images are packed is in `sysproc.storage.vsf.pieces`.
 """
 
 from collections.abc import Iterator
