@@ -55,7 +55,7 @@ class Awaited:
     """An object of the sync shell. Only what does not wait is asked for at once: what it is."""
 
     # These make something without asking anybody.
-    AT_ONCE = ("exec", "at")
+    AT_ONCE = ("exec", "attach", "at")
 
     def __init__(self, one: Any) -> None:
         self.one = one

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sysproc_client import FailedPrecondition, NotFound, TimedOut, Unavailable
+from sysproc_client import FailedPrecondition, InvalidArgument, NotFound, TimedOut, Unavailable
 from sysproc_client._core.exec_machine import STDIN_WINDOW
 from sysproc_client.aio import AsyncClient
 from tests.archives import Archive
@@ -166,6 +166,26 @@ async def test_a_process_is_over_when_its_block_is_left(c: Any) -> None:
 async def names(box: Any) -> list[bytes]:
     """Of the processes besides init."""
     return [one.argv[0] for one in await box.ps() if one.argv[0] not in (b"init", b"/init")]
+
+
+async def test_somebody_else_comes_back_to_a_process(c: Any, later: AsyncClient) -> None:
+    async with c.create() as box:
+        async for _ in (await later.get(box.id)).exec(["sh", "-c", "echo up; read go; echo $go; exit 3"], exec_id="job"):
+            break
+        process = box.attach("job")
+        output = aiter(process.stdout)
+        assert await anext(output) == b"up\n"
+        await process.stdin.write(b"on\n")
+        assert b"".join([data async for data in output]) == b"on\n"
+        assert (await process.wait()).exit_code == 3
+
+
+async def test_nobody_comes_back_to_what_was_not_started(c: Any) -> None:
+    async with c.create() as box:
+        with pytest.raises(NotFound, match="job"):
+            await box.attach("job").wait()
+        with pytest.raises(InvalidArgument):
+            box.attach("")
 
 
 # -- what goes wrong

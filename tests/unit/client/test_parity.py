@@ -104,7 +104,7 @@ def test_both_make_clients_of_the_same_arguments() -> None:
 
 def test_whatever_may_wait_is_awaited() -> None:
     """What is only prepared, or found without asking, is not; what is entered or iterated says so by itself."""
-    at_once = {"Client.at", "Container.exec", "Container.destroying", "Volume.check"}
+    at_once = {"Client.at", "Container.attach", "Container.exec", "Container.destroying", "Volume.check"}
     made = {"Client.create", "Volume.mount", "Volumes.create"}
     plain = {
         name

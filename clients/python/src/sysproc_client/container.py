@@ -81,6 +81,15 @@ class Container(ContainerFacts):
         )
         return Process(self._client._connection, start)
 
+    def attach(self, exec_id: str) -> Process:
+        """Come back to a process that was started before, by its exec id; its output comes from the first byte kept.
+
+        Raises NotFound (the container, or it has no such process) when it is read.
+        """
+        process = Process(self._client._connection, requests.attach_start(self.ref, exec_id))
+        process._do(lambda machine: machine.only_attach())
+        return process
+
     def run(
         self,
         argv: Sequence[str | bytes],

@@ -217,6 +217,13 @@ def exec_start(
     return start
 
 
+def attach_start(ref: ContainerRef, exec_id: object) -> processes.ExecRequest.Start:
+    """Of a process that somebody has started before."""
+    if not exec_id:
+        raise bad(exec_id, "exec id", "Give the id of one of Container.execs().")
+    return processes.ExecRequest.Start(container=ref, exec_id=text(exec_id, "exec_id"))
+
+
 def check_run(input: object, timeout: object) -> None:
     """Raise InvalidArgument for what a command cannot be given at once."""
     if not isinstance(input, (bytes, bytearray, memoryview)):

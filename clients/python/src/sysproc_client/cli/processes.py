@@ -113,13 +113,12 @@ def attach_command(
 
     Its output begins where nobody has taken it yet, as far as that is known; the exit code is its own.
     """
-    from sysproc_client.attaching import attach
     from sysproc_client.cli.session import carry, redraw
 
     with context.obj.connect() as client:
         box = client.get(ref)
         found = chosen([*box.execs()], exec_id)
-        process = attach(box, found.exec_id)
+        process = box.attach(found.exec_id)
         if found.terminal:
             redraw(process)
         on = interactive or found.terminal
