@@ -170,7 +170,9 @@ async def names(box: Any) -> list[bytes]:
 
 async def test_somebody_else_comes_back_to_a_process(c: Any, later: AsyncClient) -> None:
     async with c.create() as box:
-        async for _ in (await later.get(box.id)).exec(["sh", "-c", "echo up; read go; echo $go; exit 3"], exec_id="job"):
+        async for _ in (await later.get(box.id)).exec(
+            ["sh", "-c", "echo up; read go; echo $go; exit 3"], exec_id="job"
+        ):
             break
         process = box.attach("job")
         output = aiter(process.stdout)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sysproc_client import Chunk, Client, LimitExceeded, PermissionDenied, Process, Tls, Unavailable
+from sysproc_client.aio import AsyncClient
 from sysproc_client.certificates import Authority, Pair, Validity
 from tests.e2e.conftest import logged_on_failure
 from tests.e2e.daemon import DaemonFailed, RunningDaemon
@@ -98,6 +99,16 @@ def test_the_hosts_certificate_has_the_authority_of_its_root(remotely: Remotely,
         box = client.create()
         assert box.run(["cat"], input=bytes(300_000)).stdout == bytes(300_000)
         box.destroy()
+
+
+async def test_a_program_of_asyncio_is_let_in_and_refused_as_any_other(remotely: Remotely, tmp_path: Path) -> None:
+    pair, strange = remotely.ours.issue_client(None), authority(tmp_path / "ca").issue_client(None)
+    endpoint = f"tcp://127.0.0.1:{remotely.port}"
+    async with AsyncClient(endpoint, tls=Tls(remotely.ca, pair.cert, pair.key)) as client, client.create() as box:
+        assert (await box.run(["cat"], input=bytes(300_000))).stdout == bytes(300_000)
+    async with AsyncClient(endpoint, tls=Tls(remotely.ca, strange.cert, strange.key)) as client:
+        with pytest.raises((PermissionDenied, Unavailable), match="certificate"):
+            await client.whoami()
 
 
 def test_a_containers_certificate_has_the_authority_of_its_root_and_no_more(

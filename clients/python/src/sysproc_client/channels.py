@@ -7,12 +7,16 @@ what is tried again in `sysproc_client.connection`.
 """
 
 import threading
+import time
 
 import grpc
 
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from sysproc_client._core.channel_options import Room, options_for, target_of
 from sysproc_client.tls import Tls
+
+# gRPC waits for what is being sent, though its call was cancelled; it moves in this time, or not at all.
+CLOSE_S = 2.0
 
 
 class Place:
@@ -56,6 +60,10 @@ class Channels:
             self._room.give_back(channel)
 
     def close(self) -> None:
-        """Close them all."""
-        for channel in self._room.streams:
-            channel.close()
+        """Close them all. One whose link takes nothing any more is left to end by itself, with its keepalive."""
+        closing = [threading.Thread(target=channel.close, daemon=True) for channel in self._room.streams]
+        for thread in closing:
+            thread.start()
+        deadline = time.monotonic() + CLOSE_S
+        for thread in closing:
+            thread.join(max(deadline - time.monotonic(), 0))
