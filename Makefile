@@ -14,7 +14,7 @@ NATIVE := sysproc/isolation/native
 PACKAGING := pyproject.toml hatch_build.py clients/python/pyproject.toml clients/python/hatch_build.py \
              clients/python/src/sysproc_client/version.py
 
-.PHONY: help setup stubs native demo demo-tree test test-vm lint man bench clean clean-vm
+.PHONY: help setup stubs native demo demo-tree test test-vm lint man bench bench-compare bench-page clean clean-vm
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,16 @@ lint: setup  ## types, style, layers, proto, house rules
 man: setup  ## the man pages, in build/man
 	$(BIN)/python scripts/make-man-pages build/man
 
-bench: setup  ## measure against the peers that are installed (root)
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: setup  ## measure against the peers that are installed (root); all times go to build/bench.json
+	mkdir -p build
+	$(BIN)/python -m benchmarks --json build/bench.json $(ARGS)
+
+bench-compare: setup  ## what changed between two kept runs: make bench-compare BEFORE=a.json AFTER=b.json
+	$(BIN)/python -m benchmarks.compare $(BEFORE) $(AFTER) $(ARGS)
+
+bench-page: setup  ## docs/BENCHMARKS.md and its picture, of the last `make bench`
+	cp build/bench.json docs/benchmarks.json
+	$(BIN)/python -m benchmarks.page docs/benchmarks.json docs
 
 clean:  ## remove everything that was made in this clone
 	rm -rf .venv .cache build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist clients/python/dist

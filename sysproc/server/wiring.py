@@ -7,7 +7,7 @@ No decision about containers belongs here. What begins and ends when is in `sysp
 
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,6 @@ from typing import Any
 import structlog
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from nightos.sysproc.v1 import (
     container_service_pb2,
@@ -44,7 +43,6 @@ from sysproc.once import TaskOwner
 from sysproc.processes import Processes
 from sysproc.server.access import AccessUndeclared, Served, methods, served, stale_hosts
 from sysproc.server.allowances import Bounds
-from sysproc.server.call import Call
 from sysproc.server.claims import cgroup_tree, claimed, emptied_private, root_directory
 from sysproc.server.container_service import ContainerService
 from sysproc.server.directories import Named, make_directories
@@ -56,6 +54,7 @@ from sysproc.server.let_in import LetIn
 from sysproc.server.listeners import HostListeners, gid_of
 from sysproc.server.peer import Caller, Peers
 from sysproc.server.process_service import ProcessService
+from sysproc.server.reflection import Reflection
 from sysproc.server.relay import Relay
 from sysproc.server.remote import Admission, RemoteListener
 from sysproc.server.setting_values import Endpoint, UnixEndpoint
@@ -327,17 +326,6 @@ def volume_service(verbs: Verbs, starts: Starts) -> Joined:
         VolumeCopyMethods(verbs.volumes, verbs.copies, starts),
         VolumeTransferMethods(verbs.volumes, verbs.exports, verbs.imports, starts),
     )
-
-
-class Reflection:
-    """grpc.reflection: grpcio's own servicer, called as ours are."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._servicer = ReflectionServicer(names)
-
-    def ServerReflectionInfo(self, requests: Any, call: Call) -> Any:
-        """See grpc.reflection.v1alpha."""
-        return self._servicer.ServerReflectionInfo(requests, call.context)
 
 
 def all_served(ours: list[Service], health: Health) -> Iterator[Served]:

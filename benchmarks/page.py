@@ -1,0 +1,127 @@
+"""`python -m benchmarks.page FILE DIRECTORY`: docs/BENCHMARKS.md and its picture from one kept run.
+
+Both are made of that file alone, so that a page never says what nobody has measured. The bars are drawn by
+`benchmarks.picture`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from benchmarks import picture
+from benchmarks.measure import Timing
+from benchmarks.results import NoResults, Results, read
+from benchmarks.tables import flood_rows, io_rows, load_rows
+
+PAGE, PICTURE = "BENCHMARKS.md", "benchmarks.svg"
+# What is shown: the title of the table, and what a reader has to know to read it.
+SHOWN = {
+    "one-shot /bin/true": "A container is made, runs one command, and is destroyed; the peers do the same on the same "
+    "busybox root. sysproc's has a filesystem, a record, a socket and a tree of its own, and is made by a daemon; "
+    "bwrap's is a few namespaces.",
+    "exec /bin/true": "One more process in a container that runs.",
+    "create, destroy": "Until the answer is there.",
+    "making volumes": "A file with a partition table and an ext4, of a size that there was one of before.",
+    "mounting volumes": "Into a container that runs; `second`: its device is there already.",
+}
+HEAD = """\
+# Benchmarks
+
+Made by `make bench-page` from one run of `make bench`, all contenders in turn within it ([all times](benchmarks.json)).
+Another machine has other figures: compare ratios, and with `make bench-compare BEFORE=a.json AFTER=b.json` runs of one
+machine.
+
+![times and ratios](benchmarks.svg)
+"""
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table; all columns but the first hold figures."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|---|{'--:|' * (len(head) - 1)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def timing_rows(timings: Sequence[Timing]) -> Iterator[Sequence[str]]:
+    """Of one benchmark."""
+    for one in timings:
+        ratio = one.median_ms / timings[0].median_ms
+        yield one.contender, f"{one.median_ms:.2f}", f"{one.p90_ms:.2f}", f"{ratio:.2f}"
+
+
+def calls(results: Results) -> Iterator[str]:
+    """What is timed by calls."""
+    for title, words in SHOWN.items():
+        if title in results.timings:
+            yield f"## {title.capitalize()}\n\n{words}\n"
+            yield from markdown_table(
+                ("contender", "p50 ms", "p90 ms", "ratio to the first"), timing_rows(results.timings[title])
+            )
+
+
+def disks(results: Results) -> Iterator[str]:
+    """What volumes do."""
+    yield "## I/O on a volume\n"
+    yield (
+        "fio, in a container's volume and on the host's disk that the volume's file is on. A volume is a file behind "
+        "a loop device: **a synced write costs two** (the filesystem's journal inside, the host's below), about half "
+        "the rate; reads may be quicker, as the host's page cache holds them too. `--direct-io` passes that cache.\n"
+    )
+    yield from markdown_table(("job", "volume", "host", "ratio"), io_rows(results.io))
+    if results.memory_of_mount_kib is not None:
+        yield f"A mounted volume holds {results.memory_of_mount_kib:.0f} KiB of the kernel's memory.\n"
+
+
+def many(results: Results) -> Iterator[str]:
+    """What is noticed when there is much of something."""
+    if results.loads:
+        yield "## Unary calls under load\n\nBy ghz, over the host's socket; each caller waits for its answer.\n"
+        head = ("method", "at once", "calls a second", "p50 ms", "p99 ms")
+        yield from markdown_table(head, load_rows(results.loads))
+    if "flood" in results.timings:
+        yield "## A container floods its socket\n\nWhat the host and another container notice of it.\n"
+        yield from markdown_table(
+            ("who", "p50 ms", "p99 ms", "p99, ratio to quiet"), flood_rows(results.timings["flood"])
+        )
+    if results.idle is not None:
+        each, count = results.idle["each_kib"], results.idle["count"]
+        yield f"## Idle containers\n\n{count} of them hold {each:.0f} KiB each, all told.\n"
+    if results.trees and results.trees_by_hand is not None:
+        largest, alone = results.trees[-1], results.trees_by_hand
+        yield (
+            f"## Destroying a tree\n\n{largest['count']} containers are gone after {largest['total_ms']:.0f} ms; "
+            f"the same system calls by hand, without a service, take {alone['total_ms']:.0f} ms.\n"
+        )
+
+
+def conditions(results: Results) -> Iterator[str]:
+    """What it was measured on."""
+    yield f"## The machine\n\nTaken {results.taken}.\n"
+    facts = [*results.machine.items(), *results.versions.items()]
+    yield from markdown_table(("what", "which"), facts)
+
+
+def page(results: Results) -> str:
+    """The whole page."""
+    parts = (calls, disks, many, conditions)
+    return "\n".join([HEAD, *(line for part in parts for line in part(results))]).rstrip() + "\n"
+
+
+@click.command()
+@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(results: Path, directory: Path) -> None:
+    """Write the page and the picture of a kept run into a directory."""
+    try:
+        found = read(results)
+    except NoResults as failure:
+        raise click.ClickException(str(failure)) from failure
+    (directory / PAGE).write_text(page(found))
+    (directory / PICTURE).write_text(picture.drawing(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""One run of all benchmarks, as it is kept in a file: every time that was taken, and what it was measured on.
+
+    `python -m benchmarks --json FILE` ─▶ FILE ─▶ `benchmarks.page`      a page with a picture
+                                               └▶ `benchmarks.compare`   with another one
+
+Nothing is measured here, and nothing drawn.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load import Load
+from benchmarks.machine import machine, versions
+from benchmarks.measure import Timing
+from benchmarks.volumes import Io
+
+# Of the file; a reader refuses others.
+SCHEMA = 1
+
+
+@dataclass
+class Results:
+    """All figures of one run. memory_of_mount_kib: what the kernel has more for each volume that is mounted."""
+
+    timings: dict[str, Sequence[Timing]] = field(default_factory=dict)
+    loads: Sequence[Load] = field(default_factory=list)
+    io: Sequence[Io] = field(default_factory=list)
+    memory_of_mount_kib: float | None = None
+    idle: Mapping[str, Any] | None = None
+    trees: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    trees_by_hand: Mapping[str, Any] | None = None
+    machine: dict[str, str] = field(default_factory=machine)
+    versions: dict[str, str] = field(default_factory=versions)
+    taken: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def write(self, file: Path) -> None:
+        """As JSON."""
+        file.write_text(json.dumps({"schema": SCHEMA} | asdict(self), indent=1) + "\n")
+
+
+class NoResults(Exception):
+    """A file that does not hold what a run writes; the text says why."""
+
+
+def read(file: Path) -> Results:
+    """What `Results.write` has written. Raises NoResults, OSError."""
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as failure:
+        raise NoResults(f"{file} is not JSON: {failure}") from failure
+    if not isinstance(found, dict) or found.pop("schema", None) != SCHEMA:
+        raise NoResults(f"{file} was not written by this version: `python -m benchmarks --json {file}` makes one.")
+    try:
+        return parsed(found)
+    except (AttributeError, KeyError, TypeError) as failure:
+        raise NoResults(f"{file} is not whole: {failure}") from failure
+
+
+def parsed(found: dict[str, Any]) -> Results:
+    """Of the parts of a file."""
+    timings: dict[str, Sequence[Timing]] = {
+        title: [Timing(one["contender"], tuple(one["times_ms"])) for one in several]
+        for title, several in found.pop("timings").items()
+    }
+    loads = [Load(**one | {"times_ms": tuple(one["times_ms"])}) for one in found.pop("loads")]
+    return Results(timings=timings, loads=loads, io=[Io(**one) for one in found.pop("io")], **found)

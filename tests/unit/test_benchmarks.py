@@ -1,0 +1,81 @@
+"""Kept results of benchmarks: read back whole, compared with care, and shown by a page that is up to date."""
+
+import random
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import compare, picture
+from benchmarks.load import Load
+from benchmarks.measure import Timing
+from benchmarks.results import NoResults, Results, read
+from benchmarks.volumes import Io
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def times(middle: float, spread: float = 0.1, count: int = 30) -> tuple[float, ...]:
+    chance = random.Random(0)
+    return tuple(middle * (1 + spread * (chance.random() - 0.5)) for _ in range(count))
+
+
+def results(ours: float = 10, peer: float = 20) -> Results:
+    return Results(
+        timings={"exec /bin/true": [Timing("sysproc", times(ours)), Timing("crun exec", times(peer))]},
+        loads=[Load("SystemService/WhoAmI", 8, 3000.0, times(2))],
+        io=[Io("sequential read", True, 900.0, 1000.0, "MB/s")],
+        idle={"count": 10, "each_kib": 900.0},
+    )
+
+
+def kept(directory: Path, name: str, one: Results) -> str:
+    one.write(directory / name)
+    return str(directory / name)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    one = results()
+    kept(tmp_path, "a.json", one)
+    assert read(tmp_path / "a.json") == one
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 0}', '{"schema": 1}', '{"schema": 1, "timings": []}'])
+def test_what_is_no_result_is_said_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "no.json").write_text(text)
+    with pytest.raises(NoResults, match=r"no\.json"):
+        read(tmp_path / "no.json")
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(10.1, ""), (12, "slower"), (8, "quicker")])
+def test_only_what_is_certain_is_called_slower(after: float, verdict: str) -> None:
+    one, _, _ = compare.changes(results(10), results(after))
+    assert one.verdict == verdict and one.low <= one.ratio <= one.high
+
+
+def test_few_and_scattered_times_are_certain_of_nothing() -> None:
+    before, after = Timing("sysproc", times(10, 3, 5)), Timing("sysproc", times(13, 3, 5))
+    assert compare.change("exec", before, after).verdict == ""
+
+
+@pytest.mark.parametrize(("ours", "peer", "status"), [(10, 20, 0), (10, 40, 0), (20, 20, 1)])
+def test_a_comparison_fails_for_what_is_ours_only(tmp_path: Path, ours: float, peer: float, status: int) -> None:
+    files = kept(tmp_path, "a.json", results()), kept(tmp_path, "b.json", results(ours, peer))
+    done = CliRunner().invoke(compare.main, [*files, "--fail"])
+    assert done.exit_code == status, done.output
+    assert f"the peers took {peer / 20:.2f} times as long" in done.output
+
+
+def test_a_comparison_says_what_was_different_around_it(tmp_path: Path) -> None:
+    other = results()
+    other.machine["kernel"], other.versions["crun"] = "5.14", "0.1"
+    files = kept(tmp_path, "a.json", results()), kept(tmp_path, "b.json", other)
+    said = CliRunner().invoke(compare.main, [*files]).output
+    assert "5.14 after" in said and "0.1 after" in said
+
+
+def test_the_picture_has_a_bar_for_each_figure() -> None:
+    drawn = ElementTree.fromstring(picture.drawing(results()))
+    texts = [one.text for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"sysproc", "crun exec", "sequential read, direct", "0.90"} <= {*texts}
