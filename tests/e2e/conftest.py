@@ -1,4 +1,4 @@
-"""The daemon that tests of one module share, a client of it, and the leak check around each test.
+"""The daemon that tests share, a client of it, and the leak check around each test.
 
 A test that kills or restarts the daemon may do so: the next one gets it running again. How the daemon is started is
 in `tests.e2e.daemon`.
@@ -31,13 +31,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
-    """A sysprocd of this module's own; its template for the default root is made already."""
-    with RunningDaemon() as running, Client(running.endpoint) as client:
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[RunningDaemon]:
+    """A sysprocd; its template for the default root is made already."""
+    with RunningDaemon() as running:
         with logged_on_failure(running):
-            client.create(image="busybox").destroy()
+            running.make_template()
         yield running
+
+
+@pytest.fixture(scope="module")
+def daemon(shared_daemon: RunningDaemon) -> Iterator[RunningDaemon]:
+    """The one that most modules share, for starting one takes seconds; each leaves it as it was."""
+    yield shared_daemon
+    shared_daemon.as_new()
 
 
 @contextmanager

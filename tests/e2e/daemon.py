@@ -38,6 +38,7 @@ class RunningDaemon:
         self.log = self.directory / "sysprocd.log"
         self.environment, self.options = dict(environment or {}), options
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_odd = False
 
     # -- life
 
@@ -70,6 +71,7 @@ class RunningDaemon:
         """Start it; with `wait`, until it says READY (sd_notify)."""
         with self.log.open("ab") as log, NotifySocket(self.directory) as notify:
             extra = {"NOTIFY_SOCKET": str(notify.path), **self.environment, **(environment or {})}
+            self._is_odd = bool(environment)
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **extra}
             )
@@ -162,6 +164,20 @@ class RunningDaemon:
             for box in client.list():
                 if not box.parent_id:
                     box.destroy()
+
+    def make_template(self) -> None:
+        """What the first container makes for all stays: the template of the default root."""
+        with Client(self.endpoint) as client:
+            client.create(image="busybox").destroy()
+
+    def as_new(self) -> None:
+        """For the next module: it runs, without failpoints, and has no image but the default one."""
+        if self._is_odd or not self.alive():
+            self.restart()
+        with Client(self.endpoint) as client:
+            for image in client.images.list():
+                if image.name != "busybox":
+                    client.images.delete(image.name)
 
     def close(self) -> None:
         """End everything and remove the directories; containers are ended by their cgroups. Idempotent."""

@@ -1,4 +1,4 @@
-"""The daemon that tests of one module share, a client of it, a Debian root in it, and the leak check around all.
+"""The daemon that tests share, a client of it, a Debian root in it, and the leak check around all.
 
 Containers are shared by the tests of a module: what each one tries does not depend on the others.
 """
@@ -17,33 +17,25 @@ from tests.isolation.world import World
 from tests.leaks import leak_check
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
-    """A sysprocd of this module's own; whatever was made in it is gone at the end, from the kernel and the disk."""
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[RunningDaemon]:
+    """A sysprocd; its template for the default root is made already."""
     with RunningDaemon() as running:
-        try:
-            make_one_container(running)
-            with leak_check(running.scope()):
-                yield running
-                running.destroy_all()
-                delete_images(running)
-        except BaseException:
-            sys.stderr.write(running.log_text())
-            raise
+        running.make_template()
+        yield running
 
 
-def make_one_container(daemon: RunningDaemon) -> None:
-    """What the first one makes for all stays: the template of the default root."""
-    with Client(daemon.endpoint) as client:
-        client.create(image="busybox").destroy()
-
-
-def delete_images(daemon: RunningDaemon) -> None:
-    """Those that tests have imported."""
-    with Client(daemon.endpoint) as client:
-        for image in client.images.list():
-            if image.name != "busybox":
-                client.images.delete(image.name)
+@pytest.fixture(scope="module")
+def daemon(shared_daemon: RunningDaemon) -> Iterator[RunningDaemon]:
+    """The same for all modules; whatever one made in it is gone at its end, from the kernel and the disk."""
+    try:
+        with leak_check(shared_daemon.scope()):
+            yield shared_daemon
+            shared_daemon.destroy_all()
+            shared_daemon.as_new()
+    except BaseException:
+        sys.stderr.write(shared_daemon.log_text())
+        raise
 
 
 @pytest.fixture(scope="module")
