@@ -45,6 +45,17 @@ demo-tree: setup  ## a program inside a container makes, limits and uses contain
 	scripts/install-packages test
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/tree.sh
 
+.PHONY: docs cast
+docs: setup .venv/.docs  ## the documentation as a site, in build/site
+	$(BIN)/python -m docs.site build/site
+
+cast: setup .venv/.docs  ## record examples/demo.sh anew: docs/demo.cast and docs/demo.svg (root)
+	scripts/make-cast docs
+
+.venv/.docs: .venv/.installed
+	$(BIN)/pip --disable-pip-version-check --quiet install -e '.[docs]'
+	touch $@
+
 test: setup  ## every test that can run here; kernel, e2e and vm tests need root
 	scripts/install-packages test || true
 	scripts/install-packages vm || true

@@ -3,28 +3,33 @@
 
 here=$(mktemp -d /tmp/sysproc-demo-XXXXXX)
 export SYSPROC_ENDPOINT="unix://$here/run/sysproc.sock"
-bold=$(tput bold 2>/dev/null || true) plain=$(tput sgr0 2>/dev/null || true)
+if [ -t 1 ] && [ -z "${NO_COLOR-}" ]; then bold=$'\e[1m' title=$'\e[1;36m' plain=$'\e[0m'; else bold= title= plain=; fi
+# What `time` prints.
+TIMEFORMAT='(%R s)'
 daemon=
 
-say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
+# For who watches: $DEMO_PAUSE seconds.
+pause() { [ -z "${DEMO_PAUSE-}" ] || sleep "$DEMO_PAUSE"; }
 
-# The words as one would type them.
-shown() {
-    for word; do
-        if [[ $word =~ [^[:alnum:]./_:=%-] ]]; then printf " '%s'" "$word"; else printf ' %s' "$word"; fi
-    done
+say() {
+    pause
+    printf '\n%s# %s%s\n' "$title" "$*" "$plain"
 }
 
-# Show a command, then run it.
+# Show a command line, then run it.
 try() {
-    printf '%s$%s%s\n' "$bold" "$(shown "$@")" "$plain"
-    "$@" || printf '(exit code %s)\n' $?
+    printf '%s$ %s%s\n' "$bold" "$1" "$plain"
+    eval "$1" || printf '(exit code %s)\n' $?
+    pause
 }
+
+gone() { while kill -0 "$1" 2>/dev/null; do sleep 0.05; done; }
 
 start_service() {
     sysprocd --state-dir "$here/state" --runtime-dir "$here/run" --listen "$SYSPROC_ENDPOINT" \
         --cgroup-root "sysproc-demo-$$" >>"$here/log" 2>&1 &
     daemon=$!
+    disown  # its end is ours to look at, not bash's to announce
     for _ in $(seq 100); do
         if sysproc list >/dev/null 2>&1; then return; fi
         kill -0 "$daemon" 2>/dev/null || break
@@ -40,7 +45,7 @@ finish() {
     sysproc list -o json 2>/dev/null | grep -o '"id": *"[0-9a-f]*"' | cut -d'"' -f4 |
         xargs --no-run-if-empty sysproc destroy >/dev/null 2>&1 || true
     [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
-    wait 2>/dev/null || true
+    [ -z "$daemon" ] || gone "$daemon"
     rm -rf "$here"
     exit $status
 }

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TREES = ("sysproc", "clients/python", "tests", "benchmarks", "examples", "hatch_build.py")
+TREES = ("sysproc", "clients/python", "tests", "benchmarks", "docs", "examples", "hatch_build.py")
 GENERATED = "nightos"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -15,7 +15,7 @@ from tests.lint.sources import ROOT, below
 # What a distribution needs without importing it: click's terminal tables and the like would stand here.
 NOT_IMPORTED: frozenset[str] = frozenset({"sysproc-client"})
 
-FOR_DEVELOPERS = frozenset({"test", "dev"})
+FOR_DEVELOPERS = frozenset({"test", "dev", "docs"})
 
 # Packages that several distributions share; the stubs import googleapis' and protobuf's parts of `google`.
 SHARED = {
