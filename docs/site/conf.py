@@ -5,6 +5,7 @@ Markdown in the repository; furo, whose pages load nothing from elsewhere.
 """
 
 import re
+from dataclasses import is_dataclass
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -13,7 +14,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
 from docs.site.api import target
-from docs.site.sdk import MADE_BY_PROGRAMS, as_rst
+from docs.site.sdk import CONSTANTS, MADE_BY_PROGRAMS, as_rst
 from sysproc_client.version import VERSION
 
 project = "sysproc"
@@ -25,7 +26,7 @@ exclude_patterns = [".doctrees"]
 html_theme = "furo"
 html_title = f"sysproc {VERSION}"
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -42,11 +43,14 @@ def in_plain_words(*event: object) -> None:
     lines[:] = [as_rst(line) for line in lines]
 
 
-def without_what_nobody_calls(*event: object) -> tuple[str, str] | None:
-    """Classes that programs are given by others are shown without what makes them."""
-    _, what, name, *_ = event
-    given = what == "class" and str(name).rpartition(".")[2] not in MADE_BY_PROGRAMS
-    return ("", "") if given else None
+def signature(app: Sphinx, what: str, name: str, of: object, options: object, *texts: str) -> tuple[str, str] | None:
+    """Of classes that programs are given, and do not make, none; constants by their values."""
+    if what == "class" and name.rpartition(".")[2] not in MADE_BY_PROGRAMS and not is_dataclass(of):
+        return ("", "")
+    shown, returned = texts
+    for constant, value in CONSTANTS.items():
+        shown = shown and shown.replace(f"= {constant}", f"= {value:g}")
+    return shown, returned
 
 
 def to_the_api(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: nodes.Element) -> nodes.Element | None:
@@ -59,5 +63,5 @@ def to_the_api(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: no
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.connect("autodoc-process-docstring", in_plain_words)
-    app.connect("autodoc-process-signature", without_what_nobody_calls)
+    app.connect("autodoc-process-signature", signature)
     app.connect("missing-reference", to_the_api)

@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import sysproc_client
 from sysproc_client import SysprocError, aio
+from sysproc_client._core.retry import PATIENCE_S, TIMEOUT_S
 
 # What programs make themselves; all others are given to them.
 MADE_BY_PROGRAMS = {"Client", "AsyncClient", "Tls"}
+# Defaults that have a name.
+CONSTANTS = {"PATIENCE_S": PATIENCE_S, "TIMEOUT_S": TIMEOUT_S}
 # What a program gets from these, and imports from nowhere.
 REACHED = {
     "sync": {

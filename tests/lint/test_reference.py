@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import is_dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,10 +69,16 @@ def test_every_public_name_of_the_sdk_is_in_its_reference() -> None:
     assert public | {f"sysproc_client.aio.{name}" for name in aio.__all__} <= shown
 
 
-def members(name: str) -> list[str]:
-    """The public methods and properties of a class that are ours; of which there are no words."""
+def named(name: str) -> type:
     module, _, word = name.rpartition(".")
     kind = getattr(import_module(module), word)
+    assert isinstance(kind, type)
+    return kind
+
+
+def members(name: str) -> list[str]:
+    """The public methods and properties of a class that are ours; of which there are no words."""
+    kind = named(name)
     ours = {
         one: value
         for base in kind.__mro__
@@ -88,6 +96,19 @@ def members(name: str) -> list[str]:
 def test_every_public_name_of_the_sdk_is_described() -> None:
     shown = [name for names in sdk.shown().values() for name in names]
     assert [one for name in shown for one in members(name)] == []
+
+
+def attributes(name: str) -> list[str]:
+    """The public attributes that a class of ours sets when it is made; autodoc has words for them from a `#:` above."""
+    bases = [base for base in named(name).__mro__ if "__init__" in vars(base)]
+    sources = [inspect.getsource(vars(base)["__init__"]) for base in bases if base.__module__.startswith("sysproc")]
+    lines = [line.strip() for source in sources for line in ("", *source.splitlines())]
+    return [line for above, line in pairwise(lines) if re.match(r"self\.[a-z]", line) and not above.startswith("#: ")]
+
+
+def test_every_public_attribute_of_the_sdk_is_described() -> None:
+    shown = [name for names in sdk.shown().values() for name in names]
+    assert [(name, line) for name in shown if not is_dataclass(named(name)) for line in attributes(name)] == []
 
 
 def test_docstrings_are_taken_literally() -> None:

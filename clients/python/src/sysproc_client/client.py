@@ -57,7 +57,9 @@ class Client:
         channel = self._connection.channel
         self._containers, self._processes = ContainerServiceStub(channel), ProcessServiceStub(channel)
         self._system = SystemServiceStub(channel)
+        #: Its images.
         self.images = Images(self._connection, ImageServiceStub(channel))
+        #: Its volumes, and those of containers.
         self.volumes = Volumes(self._connection, VolumeServiceStub(channel))
 
     @property

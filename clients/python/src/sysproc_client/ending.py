@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class Ending(threading.Thread):
-    """See the module's docstring. begun: the first signal was sent, because the process was still there then."""
+    """A process that is to end and may not do so by itself: signals one after the other, then it is given up."""
 
     def __init__(self, process: "Process", signals: Sequence[int], after: float) -> None:
         super().__init__(name=f"ending of {process.exec_id}", daemon=True)
         self._process, self._signals, self._after = process, signals, after
         self._stopped = threading.Event()
+        #: The first signal was sent, because the process was still there then.
         self.begun = False
 
     def stop(self) -> None:

@@ -88,7 +88,12 @@ class Process:
         self._failure: SysprocError | None = None
         self._unread = unread.Unread()
         self._iterating = 0
-        self.stdin, self.stdout, self.stderr = Stdin(self), Output(self, "stdout"), Output(self, "stderr")
+        #: Its input.
+        self.stdin = Stdin(self)
+        #: Its output; with a terminal, all of it.
+        self.stdout = Output(self, "stdout")
+        #: Its output of errors.
+        self.stderr = Output(self, "stderr")
 
     def __enter__(self) -> "Self":
         return self

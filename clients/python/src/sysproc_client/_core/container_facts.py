@@ -19,7 +19,9 @@ class ContainerFacts:
     """One container, as it was when it was last read; `refresh` reads again."""
 
     def __init__(self, message: pb.Container, ref: ContainerRef | None = None) -> None:
-        self.message, self._ref = message, ref
+        self._ref = ref
+        #: All that the API says of it: nightos.sysproc.v1.Container.
+        self.message = message
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.name or '-'} {self.state}>"

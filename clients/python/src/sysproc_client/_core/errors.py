@@ -29,7 +29,13 @@ class SysprocError(Exception):
         self, message: str, *, reason: str = "", resolution: str = "", metadata: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.message, self.reason, self.resolution = message, reason, resolution
+        #: What happened, and why.
+        self.message = message
+        #: UPPER_SNAKE, stable: for programs.
+        self.reason = reason
+        #: What to do; may be empty.
+        self.resolution = resolution
+        #: Facts, for programs.
         self.metadata: Mapping[str, str] = dict(metadata or {})
 
 

@@ -18,6 +18,7 @@ class VolumeFacts:
     """One volume, as it was when it was last read."""
 
     def __init__(self, message: pb.Volume) -> None:
+        #: All that the API says of it: nightos.sysproc.v1.Volume.
         self.message = message
 
     def __repr__(self) -> str:

@@ -54,7 +54,10 @@ class AsyncClient:
         on_away: OnAway = lambda _: None,
     ) -> None:
         self._connection = Connection(endpoint, tls=tls, timeout=timeout, patience=patience, on_away=on_away)
-        self.images, self.volumes = AsyncImages(self._connection), AsyncVolumes(self._connection)
+        #: Its images.
+        self.images = AsyncImages(self._connection)
+        #: Its volumes, and those of containers.
+        self.volumes = AsyncVolumes(self._connection)
 
     @property
     def endpoint(self) -> str:

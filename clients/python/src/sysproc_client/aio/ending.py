@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class AsyncEnding:
-    """See the module's docstring. begun: the first signal was sent, because the process was still there then."""
+    """A process that is to end and may not do so by itself: signals one after the other, then it is given up."""
 
     def __init__(self, process: "AsyncProcess", signals: Sequence[int], after: float) -> None:
         self._process, self._signals, self._after = process, signals, after
         self._task = asyncio.ensure_future(self._run())
+        #: The first signal was sent, because the process was still there then.
         self.begun = False
 
     async def stop(self) -> None:

@@ -115,11 +115,12 @@ class AsyncProcess:
         self._unread = unread.Unread()
         self._iterating = 0
         self._endings: list[AsyncEnding] = []
-        self.stdin, self.stdout, self.stderr = (
-            AsyncStdin(self),
-            AsyncOutput(self, "stdout"),
-            AsyncOutput(self, "stderr"),
-        )
+        #: Its input.
+        self.stdin = AsyncStdin(self)
+        #: Its output; with a terminal, all of it.
+        self.stdout = AsyncOutput(self, "stdout")
+        #: Its output of errors.
+        self.stderr = AsyncOutput(self, "stderr")
 
     async def __aenter__(self) -> "Self":
         return self
