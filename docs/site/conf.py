@@ -24,6 +24,8 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 exclude_patterns = [".doctrees"]
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 html_title = f"sysproc {VERSION}"
 html_copy_source = False
 html_show_sphinx = html_show_copyright = False
