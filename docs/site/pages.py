@@ -17,7 +17,8 @@ DOCS = ROOT / "docs"
 ELSEWHERE = {"README.md": "tour.md", "CHANGELOG.md": "changelog.md", "clients/python/README.md": "sdk/index.md"}
 # Sources of what has a page here that is generated.
 INSTEAD = {"proto/nightos/sysproc/v1": "api/index.md", "clients/python/src/sysproc_client/cli": "command.md"}
-PICTURES = ("*.svg", "*.png", "*.cast")
+# Files of docs/ that pages show or offer.
+BESIDE = ("*.cast", "*.json", "*.png", "*.svg")
 
 
 def write(directory: Path) -> None:
@@ -25,7 +26,7 @@ def write(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     for folder in ("api", "sdk"):
         (directory / folder).mkdir(parents=True)
-    for pattern in PICTURES:
+    for pattern in BESIDE:
         for file in DOCS.glob(pattern):
             shutil.copy(file, directory)
     for name, text in texts().items():
