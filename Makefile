@@ -56,7 +56,7 @@ cast: setup .venv/.docs  ## record examples/demo.sh anew: docs/demo.cast and doc
 	$(BIN)/pip --disable-pip-version-check --quiet install -e '.[docs]'
 	touch $@
 
-test: setup  ## every test that can run here; kernel, e2e and vm tests need root
+test: setup .venv/.docs  ## every test that can run here; kernel, e2e and vm tests need root
 	scripts/install-packages test || true
 	scripts/install-packages vm || true
 	$(BIN)/python -m tests -- $(ARGS)
