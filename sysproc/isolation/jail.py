@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sysproc.failpoints import failpoint
+from sysproc.isolation.attributes import MOST_NAME, MOST_NAMES
 from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, error_of
 from sysproc.isolation.inside import become_root, enter_attached_root, make_it_the_root
 from sysproc.isolation.root_mount import idmap, mount_detached
@@ -39,7 +40,7 @@ from sysproc.linux.unix_sockets import send_with_fds
 
 Values = Mapping[str, Any]
 # It tells its progress by what it is given, and returns its counts.
-Work = Callable[[Callable[[dict[str, int]], object]], Mapping[str, int]]
+Work = Callable[[Callable[[dict[str, int]], object]], Mapping[str, Any]]
 
 # Enough for any archive, little enough for a hostile one.
 MEMORY_BYTES = 1 << 30
@@ -117,10 +118,16 @@ def _relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
         if "failed" in said:
             raise with_its_limit(error_of(message))
         if "result" in said:
-            counts = said["result"]
-            return {name: int(counts[name]) for name in ("entries", "bytes", "skipped_devices", "skipped_attributes")}
+            return counts_of(said["result"])
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             report.send(json.dumps({"progress": {k: int(v) for k, v in said["progress"].items()}}).encode())
+
+
+def counts_of(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What J says at the end: numbers, and some names that the archive has given."""
+    numbers = {name: int(said[name]) for name in ("entries", "bytes", "skipped_devices", "skipped_attributes")}
+    names = [*said["attribute_names"].items()][:MOST_NAMES]
+    return {**numbers, "attribute_names": {str(name)[:MOST_NAME]: int(count) for name, count in names}}
 
 
 def with_its_limit(failure: OSError) -> OSError:
@@ -162,7 +169,7 @@ def tell(go: socket.socket, counts: Mapping[str, int]) -> None:
     go.send(json.dumps({"progress": counts}).encode())
 
 
-def _inside(go: socket.socket, values: Values, work: Callable[[], Mapping[str, int]]) -> NoReturn:
+def _inside(go: socket.socket, values: Values, work: Callable[[], Mapping[str, Any]]) -> NoReturn:
     """J's life. Everything it needs was imported before: its base uid may not be able to read our modules."""
     become_root(go)
     make_it_the_root(enter_attached_root(go))

@@ -14,7 +14,11 @@ BLOCK = 512
 NS = 10**9
 MAX_NUMBER = (1 << 63) - 1
 XATTR_PREFIX = b"SCHILY.xattr."
+ACL_PREFIX = b"SCHILY.acl."
+SELINUX = b"RHT.security.selinux"
 SPARSE_PREFIX = b"GNU.sparse."
+# A map of version 0.0 is many records; one record in version 0.1.
+SPARSE_PAIR, SPARSE_MAP = (b"GNU.sparse.offset", b"GNU.sparse.numbytes"), b"GNU.sparse.map"
 GNU_LONG_NAME, GNU_LONG_LINK, GNU_SPARSE = b"L", b"K", b"S"
 PAX, PAX_OF_SOLARIS, PAX_GLOBAL = b"x", b"X", b"g"
 
@@ -25,7 +29,7 @@ _OCTAL = re.compile(rb" *([0-7]*) *")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _RECORD_LENGTH = re.compile(rb"([0-9]{1,19}) ")
-_KEPT = {b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"}
+_KEPT = {b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", SELINUX}
 
 Segment = tuple[int, int]
 
@@ -151,7 +155,7 @@ def pax_records(payload: bytes) -> Iterator[tuple[bytes, bytes]]:
         keyword, equals, value = payload[length.end() if length else at : end - 1].partition(b"=")
         if end > len(payload) or not keyword or not equals or payload[end - 1 : end] != b"\n":
             raise broken(f"the pax header {shown(payload[at : at + 40])}")
-        if keyword in _KEPT or keyword.startswith((XATTR_PREFIX, SPARSE_PREFIX)):
+        if keyword in _KEPT or keyword.startswith((XATTR_PREFIX, ACL_PREFIX, SPARSE_PREFIX)):
             yield keyword, value
         at = end
 

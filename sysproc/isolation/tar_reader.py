@@ -7,10 +7,12 @@ What one block means is in `sysproc.isolation.tar_headers`, what becomes of an e
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
+from sysproc.isolation.attributes import ACCESS_ACL, DEFAULT_ACL
 from sysproc.isolation.tar_headers import (
+    ACL_PREFIX,
     BLOCK,
     GNU_LONG_LINK,
     GNU_LONG_NAME,
@@ -20,6 +22,9 @@ from sysproc.isolation.tar_headers import (
     PAX,
     PAX_GLOBAL,
     PAX_OF_SOLARIS,
+    SELINUX,
+    SPARSE_MAP,
+    SPARSE_PAIR,
     SPARSE_PREFIX,
     XATTR_PREFIX,
     Header,
@@ -43,6 +48,7 @@ from sysproc.isolation.tar_headers import (
 COPY_BYTES = 1 << 20
 MAX_EXTENDED_BYTES = 1 << 20
 _SPARSE_AREA, _SPARSE_MORE, _SPARSE_SIZE = slice(386, 482), 482, slice(483, 495)
+_ACLS = {ACL_PREFIX + b"access": ACCESS_ACL, ACL_PREFIX + b"default": DEFAULT_ACL}
 _SPARSE_BLOCK_AREA, _SPARSE_BLOCK_MORE = slice(0, 504), 504
 
 
@@ -50,7 +56,7 @@ _SPARSE_BLOCK_AREA, _SPARSE_BLOCK_MORE = slice(0, 504), 504
 class Entry:
     """One entry. size: of the file, of which the segments (offset, length) are stored, in order; the rest is zeros.
 
-    The data of a segment is there until the next one is asked for.
+    The data of a segment is there until the next one is asked for. acls: in words, by the attributes that they become.
     """
 
     name: bytes
@@ -63,6 +69,7 @@ class Entry:
     size: int
     segments: Iterable[Segment]
     attributes: Mapping[bytes, bytes]
+    acls: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 class TarReader:
@@ -93,7 +100,7 @@ class TarReader:
         while (block := self._header_block()) is not None:
             header = parse_header(block)
             if header.flag in (PAX, PAX_OF_SOLARIS):
-                fields.update(pax_records(self._extended(header, budget)))
+                fields.update(records_of(self._extended(header, budget)))
             elif header.flag == PAX_GLOBAL:
                 self._add_global(self._extended(header, budget))
             elif header.flag == GNU_LONG_NAME:
@@ -182,6 +189,7 @@ class TarReader:
             size=size,
             segments=segments,
             attributes=attributes_of(fields),
+            acls={acl: fields[keyword] for keyword, acl in _ACLS.items() if fields.get(keyword)},
         )
 
     def _contents(
@@ -212,8 +220,10 @@ class TarReader:
         return segments
 
     def _pax_map(self, fields: Mapping[bytes, bytes], name: bytes) -> tuple[list[Segment], int]:
-        """The map in version 1.0: in front of the data, a number a line, how many pairs first."""
-        version = fields.get(b"GNU.sparse.major"), fields.get(b"GNU.sparse.minor")
+        """The map, in whichever version of GNU tar's; in 1.0 in front of the data, a number a line, how many first."""
+        version = fields.get(b"GNU.sparse.major", b"0"), fields.get(b"GNU.sparse.minor", b"0")
+        if SPARSE_MAP in fields and version[0] == b"0":
+            return map_of_0_1(fields)
         if version != (b"1", b"0"):
             raise broken(f"{shown(name)} is a sparse file in a format that is not read here: leave out --sparse")
         size = decimal(fields.get(b"GNU.sparse.realsize", b""), "size of a sparse file")
@@ -227,6 +237,30 @@ class TarReader:
                 raise broken(f"the map of a sparse file has more than {MAX_EXTENDED_BYTES} bytes")
         numbers = [decimal(line, "place in a sparse file") for line in bytes(lines).split(b"\n")[1:wanted]]
         return list(zip(numbers[::2], numbers[1::2], strict=True)), size
+
+
+def records_of(payload: bytes) -> Mapping[bytes, bytes]:
+    """Those of one pax header; a map of a sparse file in version 0.0 becomes what it is in version 0.1."""
+    fields: dict[bytes, bytes] = {}
+    pairs: list[bytes] = []
+    for keyword, value in pax_records(payload):
+        if keyword not in SPARSE_PAIR:
+            fields[keyword] = value
+        elif keyword == SPARSE_PAIR[len(pairs) % 2]:
+            pairs.append(value)
+        else:
+            raise broken("the map of a sparse file is out of order")
+    if pairs:
+        fields[SPARSE_MAP] = b",".join(pairs)
+    return fields
+
+
+def map_of_0_1(fields: Mapping[bytes, bytes]) -> tuple[list[Segment], int]:
+    """A map in the header: offset, length, offset, …"""
+    numbers = [decimal(number, "place in a sparse file") for number in fields[SPARSE_MAP].split(b",") if number]
+    if len(numbers) % 2:
+        raise broken("the map of a sparse file ends with half a pair")
+    return list(zip(numbers[::2], numbers[1::2], strict=True)), decimal(fields.get(b"GNU.sparse.size", b""), "size")
 
 
 def without_nul(name: bytes) -> bytes:
@@ -246,6 +280,7 @@ def time_of(header: Header, fields: Mapping[bytes, bytes]) -> int:
 
 
 def attributes_of(fields: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The extended attributes (xattr(7)); one may be empty."""
+    """The extended attributes (xattr(7)), also as GNU tar has that of SELinux; one may be empty."""
     found = {without_nul(keyword): value for keyword, value in fields.items() if keyword.startswith(XATTR_PREFIX)}
-    return {keyword.removeprefix(XATTR_PREFIX): value for keyword, value in found.items()}
+    attributes = {keyword.removeprefix(XATTR_PREFIX): value for keyword, value in found.items()}
+    return {**attributes, b"security.selinux": fields[SELINUX] + b"\0"} if fields.get(SELINUX) else attributes

@@ -1,8 +1,8 @@
 """Unpacking a tar into the root directory of this process: inside the jail only.
 
 The process's root is the new filesystem, so that no path, link or `..` of the archive leads out of it. Kept: owners,
-modes, times, links, extended attributes where the kernel allows them. Devices are left out and counted. What is
-wrong with an archive is the errno of an OSError:
+modes, times, links; extended attributes and ACLs where the kernel allows them (`sysproc.isolation.attributes`). Devices
+are left out and counted. What is wrong with an archive is the errno of an OSError:
 
     EBADMSG         it is broken: no tar, truncated, or it contradicts itself
     EINVAL          it has something that no container's filesystem can have
@@ -17,11 +17,12 @@ import errno
 import os
 import posixpath
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from typing import NoReturn, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn, Protocol
 
+from sysproc.isolation.attributes import DEFAULT_ACL, Counts, set_acls, set_attributes, set_waiting_acls
 from sysproc.isolation.decompression import decompressed
 from sysproc.isolation.tar_headers import Kind, broken, shown
 from sysproc.isolation.tar_reader import Entry, TarReader
@@ -49,7 +50,6 @@ _BEYOND_THE_FILESYSTEM = (
     errno.EFBIG,
     errno.EOVERFLOW,
 )
-_NO_SUCH_ATTRIBUTE = (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL)
 
 
 class Archive(Protocol):
@@ -65,33 +65,45 @@ class Archive(Protocol):
 
 
 @dataclass
-class Counts:
-    """What was unpacked so far."""
+class AtTheEnd:
+    """What is set when nothing more is made, by path: times of directories, ACLs that wait, in words or as they are."""
 
-    entries: int = 0
-    bytes: int = 0
-    skipped_devices: int = 0
-    skipped_attributes: int = 0
+    times: dict[bytes, int] = field(default_factory=dict)
+    acls: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    attributes: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+
+    def forget(self, path: bytes) -> None:
+        """Something else is there now."""
+        self.times.pop(path, None)
+        self.acls.pop(path, None)
+        self.attributes.pop(path, None)
+
+    def set(self, counts: Counts) -> None:
+        """Now. What was below a link that leads elsewhere by now is not there any more."""
+        set_waiting_acls(self.acls, counts)
+        for path, attributes in self.attributes.items():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                set_attributes(path, attributes, counts)
+        for path, mtime_ns in self.times.items():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                set_time(path, mtime_ns)
 
 
-def unpack_archive(fd: int, progress: Callable[[dict[str, int]], object]) -> dict[str, int]:
+def unpack_archive(fd: int, progress: Callable[[dict[str, int]], object]) -> dict[str, Any]:
     """Unpack everything; the counts. OSError as the module says."""
     with limits_as_oserror(), decompressed(fd) as stream:
         return asdict(unpack_entries(TarReader(stream), progress))
 
 
 def unpack_entries(archive: Archive, progress: Callable[[dict[str, int]], object]) -> Counts:
-    """All entries; the times of directories at the end, when nothing more is made in them."""
-    counts, told = Counts(), time.monotonic()
-    times: dict[bytes, int] = {}
+    """All entries."""
+    counts, end, told = Counts(), AtTheEnd(), time.monotonic()
     for entry in archive:
-        unpack_entry(archive, entry, counts, times)
+        unpack_entry(archive, entry, counts, end)
         if time.monotonic() - told > PROGRESS_INTERVAL_S:
-            progress(asdict(counts))
+            progress(counts.numbers())
             told = time.monotonic()
-    for path, mtime_ns in times.items():
-        with suppress(FileNotFoundError, NotADirectoryError):  # it was below a link that leads elsewhere now
-            set_time(path, mtime_ns)
+    end.set(counts)
     return counts
 
 
@@ -124,10 +136,10 @@ def inside(name: bytes) -> bytes:
     return posixpath.normpath(b"/" + name.lstrip(b"/"))
 
 
-def unpack_entry(archive: Archive, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
+def unpack_entry(archive: Archive, entry: Entry, counts: Counts, end: AtTheEnd) -> None:
     """One entry, whatever kind it is. EBADMSG if it contradicts those before it, EINVAL if no filesystem takes it."""
     try:
-        _unpack_entry(archive, entry, counts, times)
+        _unpack_entry(archive, entry, counts, end)
     except OSError as failure:
         if failure.filename is None or isinstance(failure.filename, str):
             raise  # it has its words already, or it is no matter of a path of the archive
@@ -141,7 +153,7 @@ def unpack_entry(archive: Archive, entry: Entry, counts: Counts, times: dict[byt
         raise OSError(failure.errno, failure.strerror, text) from None
 
 
-def _unpack_entry(archive: Archive, entry: Entry, counts: Counts, times: dict[bytes, int]) -> None:
+def _unpack_entry(archive: Archive, entry: Entry, counts: Counts, end: AtTheEnd) -> None:
     path = inside(entry.name)
     counts.entries += 1
     if entry.kind is Kind.DEVICE:
@@ -150,12 +162,12 @@ def _unpack_entry(archive: Archive, entry: Entry, counts: Counts, times: dict[by
     make_parents(path)
     if entry.kind is Kind.DIRECTORY:
         make_directory(path)
-        times[path] = entry.mtime_ns
+        end.times[path] = entry.mtime_ns
     else:
-        remove_what_is_there(path, times)
+        remove_what_is_there(path, end)
         make(archive, entry, path, counts)
     if entry.kind is not Kind.HARD_LINK:
-        set_owner_mode_attributes(entry, path, counts)
+        set_owner_mode_attributes(entry, path, counts, end)
 
 
 def make(archive: Archive, entry: Entry, path: bytes, counts: Counts) -> None:
@@ -193,7 +205,7 @@ def make_directory(path: bytes) -> None:
     os.mkdir(path, 0o755)
 
 
-def remove_what_is_there(path: bytes, times: dict[bytes, int]) -> None:
+def remove_what_is_there(path: bytes, end: AtTheEnd) -> None:
     """A later entry of the same name wins; over a directory only if nothing is in it, as with tar."""
     if path == b"/":
         raise broken("an entry for the root itself is no directory")
@@ -203,7 +215,7 @@ def remove_what_is_there(path: bytes, times: dict[bytes, int]) -> None:
         return
     except IsADirectoryError:
         os.rmdir(path)
-        times.pop(path, None)
+    end.forget(path)
 
 
 def make_hard_link(entry: Entry, path: bytes) -> None:
@@ -239,7 +251,7 @@ def named(path: bytes) -> Iterator[None]:
         raise OSError(failure.errno, failure.strerror, path) from None
 
 
-def set_owner_mode_attributes(entry: Entry, path: bytes, counts: Counts) -> None:
+def set_owner_mode_attributes(entry: Entry, path: bytes, counts: Counts, end: AtTheEnd) -> None:
     """In the order that the kernel needs: a chown clears set-id bits and capabilities."""
     if not (0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID):
         text = f"{shown(entry.name)} belongs to {entry.uid}:{entry.gid}, and a container has the ids 0 to {MAX_ID}"
@@ -247,23 +259,14 @@ def set_owner_mode_attributes(entry: Entry, path: bytes, counts: Counts) -> None
     os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
     if entry.kind is not Kind.SYMLINK:
         os.chmod(path, entry.mode & 0o7777)
-    set_attributes(path, entry.attributes, counts)
+    waiting = {name: value for name, value in entry.attributes.items() if name == DEFAULT_ACL}
+    set_attributes(path, dict(entry.attributes.items() - waiting.items()), counts)
+    if waiting:
+        end.attributes[path] = waiting
+    if entry.acls and (later := set_acls(path, entry.acls, counts)):
+        end.acls[path] = later
     if entry.kind is not Kind.DIRECTORY:
         set_time(path, entry.mtime_ns)
-
-
-def set_attributes(path: bytes, attributes: Mapping[bytes, bytes], counts: Counts) -> None:
-    """Extended attributes; those that a container's root may not set are left out and counted."""
-    for name, value in attributes.items():
-        try:
-            os.setxattr(path, name, value, follow_symlinks=False)
-        except OSError as failure:
-            if failure.errno == errno.ENOSPC and os.statvfs("/").f_bavail:
-                # All those of one file have to fit into one block.
-                raise OSError(errno.E2BIG, "attributes are too large", path) from None
-            if failure.errno not in _NO_SUCH_ATTRIBUTE:
-                raise
-            counts.skipped_attributes += 1
 
 
 def set_time(path: bytes, mtime_ns: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from sysproc.isolation.readers.erofs import ErofsTree
 from sysproc.isolation.readers.ext4_tree import Ext4Tree
@@ -26,7 +27,7 @@ def entries_of(kind: str, fd: int, offset: int, size: int) -> Entries:
 
 def unpack_part(
     kind: str, fd: int, offset: int, size: int, progress: Callable[[dict[str, int]], object]
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Make everything that is in it below the root directory of this process; the counts."""
     with limits_as_oserror():
         return asdict(unpack_entries(entries_of(kind, fd, offset, size), progress))

@@ -14,16 +14,19 @@ import os
 import random
 import resource
 import signal
+import struct
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sysproc.isolation.acl_text import acl_value
 from sysproc.isolation.builder import failure_message
 from sysproc.isolation.jail import how_it_ended
 from sysproc.isolation.unpack import out_of_time, unpack_archive
@@ -42,7 +45,7 @@ class Outcome:
 
     errno: int = 0
     target: str = ""
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
 
 
 def unpack(root: Path, archive: bytes, prepare: Prepare = lambda: None) -> Outcome:
@@ -230,6 +233,50 @@ BEYOND = {
 def test_what_no_container_can_have_is_refused_with_its_name(root: Path, case: str) -> None:
     outcome = unpack(root, BEYOND[case] + END)
     assert outcome.errno == errno.EINVAL and ("'f'" in outcome.target or "together" in outcome.target)
+
+
+LISA = {"SCHILY.acl.access": "user::rwx,user:lisa:r-x,group::r-x,group:staff:r--,mask::r-x,other::---"}
+LISTS = (("etc/passwd", FILE, "root:x:0:0::/:\nlisa:x:1234:1234::/:\n"), ("etc/group", FILE, "staff:x:50:lisa\n"))
+
+
+def acl_of(path: Path, name: str = "access") -> list[tuple[int, int, int]]:
+    """Tag, permissions, id of those with a name."""
+    value = os.getxattr(path, f"system.posix_acl_{name}")
+    return [entry for entry in struct.iter_unpack("<HHI", value[4:]) if entry[2] != 0xFFFFFFFF]
+
+
+def test_names_in_acls_are_those_of_the_archive_wherever_they_come(root: Path) -> None:
+    named = pax(LISA) + header("before") + pax(LISA) + header("replaced") + header("replaced")
+    assert unpack(root, named + entries(*LISTS)).errno == 0
+    assert acl_of(root / "before") == [(2, 5, 1234), (8, 4, 50)]
+    assert os.listxattr(root / "replaced") == []
+
+
+def test_an_acl_of_nobody_that_is_there_is_left_out_and_told(root: Path) -> None:
+    nonsense = pax({"SCHILY.acl.access": "owner@:rwx:allow"}) + header("other")
+    outcome = unpack(root, pax(LISA) + header("file") + nonsense + END)
+    assert (outcome.errno, outcome.counts["skipped_attributes"]) == (0, 2)
+    assert outcome.counts["attribute_names"] == {"system.posix_acl_access": 2}
+
+
+@pytest.mark.parametrize("keyword", ["SCHILY.acl.default", "SCHILY.xattr.system.posix_acl_default"])
+def test_what_is_unpacked_below_a_default_acl_does_not_inherit_it(root: Path, keyword: str) -> None:
+    text = "user::rwx,user:7:rwx,group::r-x,mask::rwx,other::---"
+    value = (
+        text if "xattr" not in keyword else acl_value(text.encode(), lambda *_: 0).decode("utf-8", "surrogateescape")
+    )
+    archive = Archive()
+    archive.add("d", type=DIRECTORY, mode=0o755, pax_headers={keyword: value})
+    archive.add("d/file", b"x", mode=0o640)
+    assert unpack(root, archive.bytes()).errno == 0
+    assert acl_of(root / "d", "default") == [(2, 7, 7)]
+    assert os.listxattr(root / "d/file") == [] and (root / "d/file").stat().st_mode & 0o777 == 0o640
+
+
+def test_of_very_many_attributes_some_names_are_told(root: Path) -> None:
+    archive = b"".join(pax({f"SCHILY.xattr.nosuch{number}.x": ""}) + header(f"f{number}") for number in range(30))
+    outcome = unpack(root, archive + END)
+    assert outcome.counts["skipped_attributes"] == 30 and len(outcome.counts["attribute_names"]) == 16
 
 
 @pytest.mark.parametrize(("time", "expected"), [("-1.5", -1.5), ("0.25", 0.25), ("-86400", -86400)])

@@ -201,7 +201,8 @@ def test_headers_with_right_checksums_and_anything_in_them_are_an_answer(
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([
     "path", "linkpath", "size", "uid", "gid", "mtime", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.realsize",
-    "GNU.sparse.map", "GNU.sparse.name", "SCHILY.xattr.user.a", "hdrcharset",
+    "GNU.sparse.map", "GNU.sparse.name", "GNU.sparse.size", "GNU.sparse.offset", "GNU.sparse.numbytes",
+    "SCHILY.xattr.user.a", "SCHILY.acl.access", "RHT.security.selinux", "hdrcharset",
 ]), st.text(st.sampled_from("0123456789-.e\0/\n aé"), max_size=8)), st.binary(max_size=600))  # fmt: skip
 def test_pax_headers_with_anything_in_them_are_an_answer(fields: dict[str, str], data: bytes) -> None:
     read_or_refused(pax(fields) + header("file", data) + bytes(1024))
@@ -301,7 +302,10 @@ def gnu_tar(sparse_file: Path) -> Tar:
     return tar
 
 
-@pytest.mark.parametrize("options", [("--format=gnu",), ("--format=posix", "--sparse-version=1.0")])
+SPARSE_FORMATS = [("--format=gnu",), *(("--format=posix", f"--sparse-version={one}") for one in ("0.0", "0.1", "1.0"))]
+
+
+@pytest.mark.parametrize("options", SPARSE_FORMATS)
 def test_sparse_files_of_gnu_tar_are_read_with_their_holes(
     gnu_tar: Tar, sparse_file: Path, options: tuple[str, ...]
 ) -> None:
@@ -310,9 +314,26 @@ def test_sparse_files_of_gnu_tar_are_read_with_their_holes(
     assert sum(length for _, length in found.entry.segments) < 200_000
 
 
-@pytest.mark.parametrize("version", ["0.0", "0.1"])
-def test_other_sparse_formats_are_refused_with_what_to_do(gnu_tar: Tar, version: str) -> None:
-    assert "--sparse" in refused(gnu_tar("--format=posix", f"--sparse-version={version}"))
+def test_a_sparse_format_of_the_future_is_refused_with_what_to_do() -> None:
+    fields = {"GNU.sparse.major": "2", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"}
+    assert "--sparse" in refused(pax(fields) + header("file", b"x") + bytes(1024))
+
+
+@pytest.mark.parametrize("map", ["0,5,5", "1,x", "5,1,0,1", "0,6", "0,5,5,99999999999999999999"])
+def test_a_map_in_the_header_that_is_none_is_refused(map: str) -> None:
+    fields = {"GNU.sparse.size": "5", "GNU.sparse.map": map}
+    assert "sparse" in refused(pax(fields) + header("file", b"hello") + bytes(1024))
+
+
+def test_a_map_of_pairs_out_of_order_is_refused() -> None:
+    fields = {"GNU.sparse.size": "5", "GNU.sparse.numbytes": "5", "GNU.sparse.offset": "0"}
+    assert "out of order" in refused(pax(fields) + header("file", b"hello") + bytes(1024))
+
+
+def test_a_map_of_very_many_pairs_is_read_in_time_that_grows_with_it() -> None:
+    fields = "".join(f"{number},0," for number in range(80_000)).rstrip(",")
+    archive = pax({"GNU.sparse.size": "80000", "GNU.sparse.map": fields}) + header("file") + bytes(1024)
+    assert read(archive)[0].entry.size == 80_000
 
 
 def test_a_sparse_file_of_many_parts_has_its_map_in_more_blocks(gnu_tar: Tar, sparse_file: Path) -> None:
@@ -320,7 +341,7 @@ def test_a_sparse_file_of_many_parts_has_its_map_in_more_blocks(gnu_tar: Tar, sp
         for number in range(60):
             file.seek(number * 65536)
             file.write(b"part")
-    for options in (("--format=gnu",), ("--format=posix",)):
+    for options in SPARSE_FORMATS:
         assert read(gnu_tar(*options))[0].data == sparse_file.read_bytes()
 
 
