@@ -37,7 +37,7 @@ from sysproc.isolation.uid_ranges import UidRanges
 from sysproc.sparse import copy_sparse
 from sysproc.storage import images as recorded
 from sysproc.storage.database import Database
-from sysproc.storage.images import Content, Image
+from sysproc.storage.images import Content, Image, User
 from sysproc.storage.state_dir import ContainerDirectory, StateDir
 from sysproc.storage.templates import TemplateStore
 from sysproc.storage.vsf.clone import (
@@ -52,6 +52,7 @@ from sysproc.to_end import to_end
 DEFAULT_ROOT_BYTES = 1 << 30
 FORMAT_TIMEOUT_S = 120.0
 UNPACK_TIMEOUT_S = 3600.0
+MOST_USERS = 1000
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ class Imported:
 
     image: Image
     existed: bool
-    skipped_devices: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,10 @@ class Images:
     async def list(self, limit: int, after: str) -> Sequence[Image]:
         """Images by name, after one."""
         return await self._database.read(lambda c: recorded.list_images(c, limit=limit, after=after))
+
+    async def get(self, name: str) -> tuple[Image, Sequence[User]]:
+        """One image and who uses it, as many of them as are shown. Raises NotFound."""
+        return await self._database.read(lambda c: recorded.image_and_users(c, name, limit=MOST_USERS))
 
     # -- roots of containers
 
@@ -173,7 +177,7 @@ class Images:
     ) -> Imported:
         known = await self._database.read(lambda c: recorded.get_image(c, name))
         if known is not None and known.digest == digest:
-            return Imported(known, existed=True, skipped_devices=known.skipped_devices)
+            return Imported(known, existed=True)
         if known is not None and not replace:
             raise recorded.other_content(name)
         content = await self._content(digest)
@@ -182,7 +186,7 @@ class Images:
         image = await self._database.write(lambda c: recorded.put_image(c, name, content, replace=replace))
         failpoint("images.import.after_record")
         await self._forget_unused()
-        return Imported(image, existed=False, skipped_devices=content.skipped_devices)
+        return Imported(image, existed=False)
 
     async def _content(self, digest: str) -> Content | None:
         return await self._database.read(lambda c: recorded.get_content(c, digest))
@@ -220,7 +224,8 @@ class Images:
             counts = await self._unpack(fd, spool, place, size, progress)
             failpoint("images.import.after_unpack")
             stored = os.fstat(fd).st_blocks * 512
-        return Content(digest, counts["bytes"], stored, gpt.disk_bytes, counts["skipped_devices"])
+        sizes = counts["bytes"], stored, gpt.disk_bytes
+        return Content(digest, *sizes, counts["skipped_devices"], counts["entries"], counts["attribute_names"])
 
     async def _unpack(
         self, fd: int, spool: int, place: Mapping[str, int], size: int, progress: Callable[[Progress], None]

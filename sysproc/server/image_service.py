@@ -43,6 +43,10 @@ class ImageService:
         size, after = convert.page_from_proto(request)
         return convert.page_to_proto(await self._images.list(size + 1, after), size, call.viewer)
 
+    async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
+        """See the proto."""
+        return convert.got_to_proto(*await self._images.get(convert.name_from_proto(request)), call.viewer)
+
     async def DeleteImage(self, request: pb.DeleteImageRequest, _: Call) -> pb.DeleteImageResponse:
         """See the proto."""
         await self._images.delete(convert.name_from_proto(request))

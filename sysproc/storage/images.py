@@ -1,7 +1,8 @@
 """Images, as recorded: names, and the contents they stand for. The files are the business of `sysproc.images`."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select
@@ -14,13 +15,18 @@ from sysproc.storage.schema import CONTAINERS, IMAGE_CONTENTS, IMAGES
 
 @dataclass(frozen=True)
 class Content:
-    """What an image holds. Sizes in bytes: of its files, of its VSF on the disk, of the least root made from it."""
+    """What an image holds. Sizes in bytes: of its files, of its VSF on the disk, of the least root made from it.
+
+    entries: of its tar, if they were counted. skipped_attributes: which were left out, and how often.
+    """
 
     digest: str
     content_bytes: int
     stored_bytes: int
     root_bytes: int
     skipped_devices: int
+    entries: int | None = None
+    skipped_attributes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,19 @@ class Image:
     skipped_devices: int
     created_at: float
     containers: int
+    entries: int | None = None
+    skipped_attributes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class User:
+    """A container that was made from an image."""
+
+    id: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.name})" if self.name else self.id
 
 
 def _query() -> Select[tuple[object, ...]]:
@@ -54,6 +73,8 @@ def _query() -> Select[tuple[object, ...]]:
         content.skipped_devices,
         IMAGES.c.created_at,
         used.label("containers"),
+        content.entries,
+        content.skipped_attributes,
     ).join(IMAGE_CONTENTS, content.digest == IMAGES.c.digest)
 
 
@@ -71,6 +92,24 @@ def get_image(connection: Connection, name: str) -> Image | None:
     """The image of this name."""
     found = connection.execute(_NAMED, {"name": name}).first()
     return None if found is None else _image(found)
+
+
+def users_of(connection: Connection, image: Image, *, limit: int | None = None) -> Sequence[User]:
+    """The containers that were made from it, oldest first."""
+    container = CONTAINERS.c
+    query = select(container.id, container.name).where(
+        container.image_name == image.name, container.image_digest == image.digest
+    )
+    found = connection.execute(query.order_by(container.created_revision).limit(limit))
+    return [User(id, name) for id, name in found]
+
+
+def image_and_users(connection: Connection, name: str, *, limit: int) -> tuple[Image, Sequence[User]]:
+    """Both at one moment. Raises NotFound."""
+    image = get_image(connection, name)
+    if image is None:
+        raise no_image(name)
+    return image, users_of(connection, image, limit=limit)
 
 
 def list_images(connection: Connection, *, limit: int, after: str = "") -> list[Image]:
@@ -116,11 +155,7 @@ def delete_image(connection: Connection, name: str) -> None:
     image = get_image(connection, name)
     if image is None:
         raise no_image(name)
-    users = list(
-        connection.execute(
-            select(CONTAINERS.c.id).where(CONTAINERS.c.image_name == name, CONTAINERS.c.image_digest == image.digest)
-        ).scalars()
-    )
+    users = users_of(connection, image)
     if users:
         raise in_use(name, users)
     connection.execute(delete(IMAGES).where(IMAGES.c.name == name))
@@ -158,13 +193,14 @@ def other_content(name: str) -> AlreadyExists:
     )
 
 
-def in_use(name: str, users: list[str]) -> FailedPrecondition:
+def in_use(name: str, users: Sequence[User]) -> FailedPrecondition:
     """Containers were made from it."""
-    shown = ", ".join(users[:10]) + (", …" if len(users) > 10 else "")
+    shown = ", ".join(map(str, users[:10])) + (", …" if len(users) > 10 else "")
+    made = "1 container was" if len(users) == 1 else f"{len(users)} containers were"
     return FailedPrecondition(
-        f"The image {name} is in use: {len(users)} containers were made from it.",
-        details=f"They are {shown}.",
-        resolution="Destroy them first.",
+        f"The image {name} is in use: {made} made from it.",
+        details=f"{shown}.",
+        resolution="Destroy what was made from it first: `sysproc destroy ID`.",
         reason="IMAGE_IN_USE",
-        metadata={"image": name, "containers": ",".join(users[:100])},
+        metadata={"image": name, "containers": ",".join(user.id for user in users[:100])},
     )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from sysproc.errors import Internal
 
-HEAD = "0006"
+HEAD = "0007"
 SCRIPTS = Path(__file__).with_name("migrations")
 
 

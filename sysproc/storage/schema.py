@@ -30,6 +30,10 @@ IMAGE_CONTENTS = sa.Table(
     sa.Column("root_bytes", sa.BigInteger, nullable=False),
     sa.Column("skipped_devices", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    # Of the tar; NULL: nobody counted.
+    sa.Column("entries", sa.BigInteger, nullable=True),
+    # How often, by name.
+    sa.Column("skipped_attributes", sa.JSON, nullable=False, server_default=sa.text("'{}'")),
 )
 
 IMAGES = sa.Table(

@@ -70,6 +70,7 @@ LINES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "version": ("", lambda it: it["sysproc"] == it["sysprocd"] and it["fits"]),
     "image import": ("imported {tar}", lambda it: it["name"] == "imported" and it["digest"]),
     "image list": ("", lambda it: [one["name"] for one in it] == ["busybox", "imported"]),
+    "image inspect": ("imported", lambda it: (it["entries"], it["used_by"], it["warnings"]) == (1, [], [])),
     "image delete": ("imported", lambda it: it == ["imported"]),
     "cert init": ("{tls} --host box", lambda it: (it["what"], it["names"]) == ("server", ["box"])),
     "cert issue": ("--dir {tls} --host", lambda it: it["names"] == ["spiffe://sysproc/host"] and it["key"]),
@@ -121,6 +122,7 @@ SHOWING = {
     "volume list": ["{a}/data"],
     "volume inspect a/data": ["{a}/data"],
     "image list": ["busybox"],
+    "image inspect busybox": ["busybox"],
     "ps a": ["1"],
 }
 

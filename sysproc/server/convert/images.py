@@ -11,7 +11,7 @@ from sysproc.errors import InvalidArgument
 from sysproc.images import Imported, Progress
 from sysproc.server import validate
 from sysproc.server.convert.basics import page_size, timestamp
-from sysproc.storage.images import Image
+from sysproc.storage.images import Image, User
 
 
 def image_to_proto(image: Image) -> service.Image:
@@ -24,6 +24,9 @@ def image_to_proto(image: Image) -> service.Image:
         root_bytes=image.root_bytes,
         create_time=timestamp(image.created_at),
         containers=image.containers,
+        entries=image.entries,
+        skipped_devices=image.skipped_devices,
+        skipped_attributes=image.skipped_attributes,
     )
 
 
@@ -36,7 +39,9 @@ def update_to_proto(update: Progress | Imported) -> service.ImportImageResponse:
         )
         return response(progress=progress)
     imported = response.Imported(
-        image=image_to_proto(update.image), existed=update.existed, skipped_devices=update.skipped_devices
+        image=image_to_proto(update.image),
+        existed=update.existed,
+        skipped_devices=update.image.skipped_devices,
     )
     return response(imported=imported)
 
@@ -47,7 +52,7 @@ def header_from_proto(header: service.ImportImageRequest.Header) -> service.Impo
     return header
 
 
-def name_from_proto(request: service.DeleteImageRequest) -> str:
+def name_from_proto(request: service.DeleteImageRequest | service.GetImageRequest) -> str:
     """The image that is named."""
     validate.valid(lambda findings: findings.name("name", request.name))
     return request.name
@@ -70,5 +75,16 @@ def page_to_proto(images: Sequence[Image], size: int, viewer: int | None) -> ser
     Inside a container (viewer) nobody is told how many containers there are of an image.
     """
     token = images[size - 1].name if len(images) > size else ""
-    shown = [image if viewer is None else replace(image, containers=0) for image in images[:size]]
+    shown = [as_seen(image, viewer) for image in images[:size]]
     return service.ListImagesResponse(images=map(image_to_proto, shown), next_page_token=token)
+
+
+def as_seen(image: Image, viewer: int | None) -> Image:
+    """Without what is nothing to somebody inside a container (viewer): how many others there are."""
+    return image if viewer is None else replace(image, containers=0)
+
+
+def got_to_proto(image: Image, users: Sequence[User], viewer: int | None) -> service.GetImageResponse:
+    """One image; users are told on the host only."""
+    shown = [service.ImageUser(container_id=user.id, container_name=user.name) for user in users if viewer is None]
+    return service.GetImageResponse(image=image_to_proto(as_seen(image, viewer)), users=shown)

@@ -38,7 +38,7 @@ from sysproc.server.volume_copy_service import VolumeCopyMethods
 from sysproc.server.volume_service import VolumeService
 from sysproc.server.volume_transfer_service import VolumeTransferMethods
 from sysproc.storage.hierarchy import ContainerRow, NewContainer, Page
-from sysproc.storage.images import Image
+from sysproc.storage.images import Image, User
 from sysproc.storage.volumes import Filesystem, NewVolume, SnapshotOf, VolumeRow
 from sysproc.storage.volumes import Page as VolumePage
 from sysproc.storage.vsf.pieces import Piece
@@ -75,7 +75,7 @@ ROW = ContainerRow(
     expires_at=4.5,
 )
 EXITED = replace(ROW, exit_code=3, exit_signal=None, api_users="all")
-IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6)
+IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6, 7, {"trusted.a": 8})
 
 OF = SnapshotOf("o", f"{9:016x}", 7.5)
 ONE = Filesystem("data", "btrfs", 2**29, UUID, "zstd:3")
@@ -135,7 +135,7 @@ class Recorder:
         self.heard.append((name, [chunk async for chunk in chunks], more["replace"], more["expected_digest"]()))
         more["progress"](Progress(1, 2, 3))
         await asyncio.sleep(0.15)
-        return Imported(IMAGE, existed=True, skipped_devices=3)
+        return Imported(IMAGE, existed=True)
 
     async def create_from(self, asked: WantedPacked, chunks: AsyncIterator[bytes], digest: Any, told: Any) -> Packed:
         self.heard.append(("create_from", asked, [chunk async for chunk in chunks], digest()))
@@ -158,7 +158,7 @@ def container_verbs() -> Recorder:
 
 
 def image_verbs() -> Recorder:
-    return Recorder(list=[IMAGE, IMAGE], delete=None)
+    return Recorder(list=[IMAGE, IMAGE], get=(IMAGE, [User("c", "n")]), delete=None)
 
 
 def volume_verbs() -> Recorder:
@@ -242,6 +242,7 @@ BEGIN: dict[str, list[Message]] = {
     ],
     "CheckVolume": [volumes.CheckVolumeRequest(volume=VolumeRef(name="v"))],
     "DeleteImage": [images.DeleteImageRequest(name="i")],
+    "GetImage": [images.GetImageRequest(name="i")],
     "ImportImage": [
         images.ImportImageRequest(header=images.ImportImageRequest.Header(name="i")),
         TAR,

@@ -57,7 +57,7 @@ def test_a_filled_database_keeps_every_row_through_a_migration_that_rebuilds_a_p
     Database(tmp_path / "a.db").close()
     with sqlite3.connect(tmp_path / "a.db") as raw:
         raw.execute("PRAGMA foreign_keys=ON")
-        raw.execute("INSERT INTO image_contents VALUES ('d',1,1,1,0,0)")
+        raw.execute("INSERT INTO image_contents VALUES ('d',1,1,1,0,0,NULL,'{}')")
         raw.execute("INSERT INTO images VALUES ('n','d',0)")
     engine = make_engine(tmp_path / "a.db")
     with engine.connect() as connection:

@@ -53,6 +53,11 @@ class Images:
                 return found
             request.page_token = page.next_page_token
 
+    def get(self, name: str) -> pb.GetImageResponse:
+        """One image, and the containers that were made from it. Raises NotFound."""
+        request = pb.GetImageRequest(name=text(name, "image"))
+        return self._connection.call(self._stub.GetImage, request)
+
     def delete(self, name: str) -> None:
         """Forget an image. Raises NotFound, FailedPrecondition (containers were made from it)."""
         request = pb.DeleteImageRequest(name=text(name, "image"))

@@ -33,6 +33,11 @@ class AsyncImages:
                 return found
             request.page_token = page.next_page_token
 
+    async def get(self, name: str) -> pb.GetImageResponse:
+        """One image, and the containers that were made from it. Raises NotFound."""
+        request = pb.GetImageRequest(name=text(name, "image"))
+        return await self._connection.call(self._connection.stubs.images.GetImage, request)
+
     async def delete(self, name: str) -> None:
         """Forget an image. Raises NotFound, FailedPrecondition (containers were made from it)."""
         request = pb.DeleteImageRequest(name=text(name, "image"))

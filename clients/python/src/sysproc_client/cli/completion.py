@@ -127,7 +127,7 @@ def meaning(parameter: click.Parameter, command: click.Command, family: str) -> 
         return FILES
     if name == "volume" or (name in ("name", "names") and family == "volume" and command.name not in _NEW):
         return VOLUMES
-    return IMAGES if name == "names" and family == "image" else None
+    return IMAGES if name in ("name", "names") and family == "image" and command.name not in _NEW else None
 
 
 @click.command("completion")

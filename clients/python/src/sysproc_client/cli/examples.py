@@ -33,6 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mmdebstrap --variant=minbase bookworm - | sysproc image import debian -",
     ),
     "image list": ("sysproc image list",),
+    "image inspect": ("sysproc image inspect debian", "sysproc image inspect debian -o yaml"),
     "image delete": ("sysproc image delete debian",),
     "volume create": (
         "sysproc volume create data --size 1G --owner web",

@@ -35,7 +35,7 @@ COMMANDS = {
     "run": ("processes", "Run a command in a container of its own."),
     "attach": ("processes", "Come back to a process that was left to itself."),
     "ps": ("processes", "List the processes in a container."),
-    "image": ("images", "Import, list and delete images."),
+    "image": ("images", "Import, list, inspect and delete images."),
     "volume": ("volumes", "Create, list, grow, copy and delete volumes."),
     "mount": ("volumes", "Mount a volume in a running container."),
     "umount": ("volumes", "Take a volume out of a container again."),
