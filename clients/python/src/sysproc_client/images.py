@@ -11,11 +11,13 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc_client._core.errors import SysprocError
+from sysproc_client._core.sparse_tar import SparseData, has_holes, make_sparse
 from sysproc_client._core.values import bad, text
 from sysproc_client.connection import Connection
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK = 512 * 1024
 PAGE = 1000
+NS = 10**9
 
 Progress = Callable[[pb.ImportImageResponse.Progress], None]
 
@@ -207,18 +210,33 @@ def add(archive: tarfile.TarFile, path: Path, name: str) -> tarfile.TarInfo:
     """One file, directory or whatever it is; a link is not followed."""
     entry = archive.gettarinfo(path, name)
     entry.uname = entry.gname = ""
-    entry.pax_headers = attributes(path)
+    entry.pax_headers = {**attributes(path), "mtime": seconds(path.lstat().st_mtime_ns)}
     if not entry.isreg():
         archive.addfile(entry)
         return entry
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         try:
-            archive.addfile(entry, file)
+            archive.addfile(entry, stored(entry, file))
         except OSError as failure:
             if failure.errno is not None:
                 raise
             raise OSError(errno.EIO, "it became shorter while it was read", str(path)) from None
     return entry
+
+
+def stored(entry: tarfile.TarInfo, file: FileIO) -> Any:
+    """What is read of it: all, or what is no hole."""
+    if not has_holes(file.fileno()):
+        return BufferedReader(file)
+    data = SparseData(file.fileno(), entry.size)
+    make_sparse(entry, data)
+    return data
+
+
+def seconds(moment_ns: int) -> str:
+    """As pax(1) has a time: whole, where a float is not."""
+    whole, fraction = divmod(abs(moment_ns), NS)
+    return f"{'-' if moment_ns < 0 else ''}{whole}.{fraction:09}"
 
 
 def attributes(path: Path) -> dict[str, str]:
