@@ -5,36 +5,18 @@ Where it has to, the error blames the root that is meant. What archives may hold
 
 import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from tarfile import REGTYPE, SYMTYPE
 
 import pytest
 
-from sysproc.isolation.root_mount import mount_detached
-from sysproc.linux.files import syncfs
-from sysproc.storage.vsf.gpt import read_gpt
 from sysproc_client import Client, Container, FailedPrecondition, LimitExceeded
 from tests.archives import Archive
 from tests.e2e.daemon import RunningDaemon
+from tests.e2e.root_files import root_of
 
 Imported = Callable[[bytes], Container]
-
-
-@contextmanager
-def root_of(daemon: RunningDaemon, box: Container) -> Iterator[str]:
-    """The root directory of a stopped container, by a path of the host; written back afterwards."""
-    file = os.open(daemon.state_dir / "containers" / box.id / "root.vsf", os.O_RDWR)
-    partition = read_gpt(file).partitions[0]
-    mount = mount_detached(file, fstype="ext4", offset=partition.offset_bytes, size=partition.size_bytes)
-    os.close(file)
-    top = os.open(f"/proc/self/fd/{mount}", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{top}"
-        syncfs(top)
-    finally:
-        os.close(top)
-        os.close(mount)
 
 
 def fill(root: str) -> None:
