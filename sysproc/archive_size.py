@@ -5,13 +5,14 @@ Pure: bytes and sizes go in, sizes come out. Making the filesystem is the busine
 
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sysproc.errors import InvalidArgument
 from sysproc.isolation.decompression import GZIP_MAGIC, XZ_MAGIC, ZSTD_MAGIC
 from sysproc.storage.vsf.gpt import ALIGNMENT
+from sysproc.tar_counter import FILESYSTEM_BLOCK, TarCounter, TarCounts
 from sysproc.unzstd import Unzstd
 
 MIB = 1 << 20
@@ -19,6 +20,8 @@ MAX_ROOT_BYTES = 1 << 44
 INODE_BYTES = 256
 # Never fewer than mke2fs makes in the first room: one for each 4096 bytes below 512 MiB, for each 16384 above.
 LEAST_INODES = 20_000
+# Of a name in its directory, more than most have.
+_NAME_BYTES = 64
 # What follows a stream is copied when that ends; there may be very many in a chunk.
 _PIECE = 16 << 10
 _ZLIB_GZIP = 31
@@ -29,17 +32,17 @@ _XZ_MEMORY = 1 << 27
 class Counting(Protocol):
     """One way to compress."""
 
-    def count(self, piece: bytes) -> Iterator[int]:
-        """How many bytes the next ones become, bit by bit. Any of BROKEN for what it is not."""
+    def unpacked(self, piece: bytes) -> Iterator[bytes]:
+        """What the next bytes become, bit by bit. Any of BROKEN for what it is not."""
         ...
 
 
 class PlainCounting:
     """None."""
 
-    def count(self, piece: bytes) -> Iterator[int]:
-        """As many as they are."""
-        yield len(piece)
+    def unpacked(self, piece: bytes) -> Iterator[bytes]:
+        """What they are."""
+        yield piece
 
 
 class GzipCounting:
@@ -48,10 +51,10 @@ class GzipCounting:
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_ZLIB_GZIP)
 
-    def count(self, piece: bytes) -> Iterator[int]:
+    def unpacked(self, piece: bytes) -> Iterator[bytes]:
         """See above."""
         while piece := self._in_member(piece):
-            yield len(self._member.decompress(piece, MIB))
+            yield self._member.decompress(piece, MIB)
             piece = self._member.unconsumed_tail or self._member.unused_data
 
     def _in_member(self, piece: bytes) -> bytes:
@@ -67,7 +70,7 @@ class XzCounting:
     def __init__(self) -> None:
         self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
-    def count(self, piece: bytes) -> Iterator[int]:
+    def unpacked(self, piece: bytes) -> Iterator[bytes]:
         """See above."""
         while piece or not (self._stream.eof or self._stream.needs_input):
             if self._stream.eof:
@@ -75,7 +78,7 @@ class XzCounting:
                 if not piece:
                     break
                 self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-            yield len(self._stream.decompress(piece, MIB))
+            yield self._stream.decompress(piece, MIB)
             piece = self._stream.unused_data if self._stream.eof else b""
 
 
@@ -85,9 +88,9 @@ class ZstdCounting:
     def __init__(self) -> None:
         self._frames = Unzstd()
 
-    def count(self, piece: bytes) -> Iterator[int]:
+    def unpacked(self, piece: bytes) -> Iterator[bytes]:
         """See above."""
-        yield from map(len, self._frames.unpacked(piece))
+        yield from self._frames.unpacked(piece)
 
 
 _KINDS: dict[bytes, Callable[[], Counting]] = {
@@ -107,11 +110,17 @@ class ArchiveCounter:
     def __init__(self) -> None:
         self._counted, self._undecided = 0, b""
         self._counting: Counting | None = None
+        self._tar = TarCounter()
 
     @property
     def unpacked_bytes(self) -> int:
         """Of what has come so far."""
         return self._counted + len(self._undecided)
+
+    @property
+    def tar(self) -> TarCounts | None:
+        """What is in it, by its headers, if they are understood."""
+        return self._tar.counts
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes; what is broken counts as it is, and is refused when it is unpacked."""
@@ -126,8 +135,9 @@ class ArchiveCounter:
 
     def _feed_piece(self, counting: Counting, piece: bytes) -> None:
         try:
-            for more in counting.count(piece):
-                self._counted += more
+            for more in counting.unpacked(piece):
+                self._counted += len(more)
+                self._tar.feed(more)
         except BROKEN:
             self._counting = PlainCounting()
             self._counted += len(piece)
@@ -162,6 +172,43 @@ class Room:
 
 # The first is enough for most. A file of one byte has 1024 in a tar and 4096 in ext4, an empty directory 512 and 4096.
 ROOMS = (Room(125, None), Room(250, 2048), Room(500, 1024), Room(1000, 512))
+
+
+@dataclass(frozen=True)
+class CountedRoom:
+    """For what was counted, and never less than the first of `ROOMS` has."""
+
+    counts: TarCounts
+
+    def image_bytes(self, tar_bytes: int) -> int:
+        """As `Room.image_bytes`."""
+        entries = self.counts.entries
+        # Whatever sizes the headers say: no more than has come.
+        files = min(self.counts.blocks * FILESYSTEM_BLOCK, tar_bytes + entries * FILESYSTEM_BLOCK)
+        stored = files + entries * (INODE_BYTES + _NAME_BYTES)
+        return max(ROOMS[0].image_bytes(tar_bytes), Room(110, None).image_bytes(stored))
+
+    def inodes(self, tar_bytes: int) -> int | None:
+        """How many files there may be, where mke2fs makes too few by itself."""
+        size, wanted = self.image_bytes(tar_bytes), self.counts.entries * 9 // 8 + LEAST_INODES // 8
+        return wanted if wanted > mke2fs_inodes(size) else None
+
+
+def mke2fs_inodes(size: int) -> int:
+    """How many it makes for a filesystem of this size (mke2fs.conf(5), `small` and `default`), or a few less."""
+    return size // (4096 if size < 512 * MIB else 16384) * 15 // 16
+
+
+AnyRoom = Room | CountedRoom
+
+
+def rooms_for(tar_bytes: int, counts: TarCounts | None) -> Sequence[AnyRoom]:
+    """Those to be tried, one after the other; the first is enough for what has an entry for each directory."""
+    if counts is None:
+        return ROOMS
+    counted = CountedRoom(counts)
+    larger = (room for room in ROOMS if room.image_bytes(tar_bytes) > counted.image_bytes(tar_bytes))
+    return (counted, *larger)
 
 
 def too_large_unpacked() -> InvalidArgument:

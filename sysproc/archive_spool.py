@@ -13,16 +13,18 @@ from pathlib import Path
 from sysproc.archive_size import ArchiveCounter
 from sysproc.errors import InvalidArgument
 from sysproc.storage.vsf.clone import disk_full_as_domain_error
+from sysproc.tar_counter import TarCounts
 from sysproc.to_end import to_end
 
 
 @dataclass(frozen=True)
 class Spooled:
-    """Its digest in hex, its size, and its size without its compression."""
+    """Its digest in hex, its size, its size without its compression; what was counted in it, if it was understood."""
 
     digest: str
     size: int
     unpacked_bytes: int
+    counts: TarCounts | None
 
 
 async def spool_archive(fd: int, chunks: AsyncIterator[bytes], told: Callable[[int], object]) -> Spooled:
@@ -34,7 +36,7 @@ async def spool_archive(fd: int, chunks: AsyncIterator[bytes], told: Callable[[i
         digest.update(chunk)
         size += len(chunk)
         told(size)
-    return Spooled(digest.hexdigest(), size, counter.unpacked_bytes)
+    return Spooled(digest.hexdigest(), size, counter.unpacked_bytes, counter.tar)
 
 
 def _write(fd: int, chunk: bytes) -> None:

@@ -4,7 +4,8 @@
              -> images/<digest>.vsf -> recorded
     root:    template for this image and size (`sysproc.storage.templates`) -> clone
 
-The tar is spooled first because the filesystem has to be made before it is filled: its size follows from the tar's.
+The tar is spooled first because the filesystem has to be made before it is filled: its size follows from the tar's, and
+from what was counted in it meanwhile (`sysproc.tar_counter`); one that is too small nevertheless is made again, larger.
 """
 
 import asyncio
@@ -17,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sysproc.archive_size import MAX_ROOT_BYTES, MIB, ROOMS, Room
-from sysproc.archive_spool import check_digest, spool_archive
+from sysproc.archive_size import MAX_ROOT_BYTES, MIB, AnyRoom, rooms_for
+from sysproc.archive_spool import Spooled, check_digest, spool_archive
 from sysproc.busybox_image import IMAGE_NAME, busybox_tar, is_static
 from sysproc.errors import (
     FailedPrecondition,
@@ -158,31 +159,23 @@ class Images:
         try:
             spooled = await spool_archive(spool, chunks, lambda size: progress(Progress(size, 0, 0)))
             failpoint("images.import.after_spool")
-            digest, size, unpacked_size = spooled.digest, spooled.size, spooled.unpacked_bytes
-            check_digest(digest, expected_digest())
+            check_digest(spooled.digest, expected_digest())
             async with self._one_import:
-                return await self._import_spooled(name, spool, digest, unpacked_size, size, replace, progress)
+                return await self._import_spooled(name, spool, spooled, replace, progress)
         finally:
             os.close(spool)
 
     async def _import_spooled(
-        self,
-        name: str,
-        spool: int,
-        digest: str,
-        unpacked_size: int,
-        size: int,
-        replace: bool,
-        progress: Callable[[Progress], None],
+        self, name: str, spool: int, spooled: Spooled, replace: bool, progress: Callable[[Progress], None]
     ) -> Imported:
         known = await self._database.read(lambda c: recorded.get_image(c, name))
-        if known is not None and known.digest == digest:
+        if known is not None and known.digest == spooled.digest:
             return Imported(known, existed=True)
         if known is not None and not replace:
             raise recorded.other_content(name)
-        content = await self._content(digest)
+        content = await self._content(spooled.digest)
         if content is None:
-            content = await self._make(digest, spool, unpacked_size, size, progress)
+            content = await self._make(spool, spooled, progress)
         image = await self._database.write(lambda c: recorded.put_image(c, name, content, replace=replace))
         failpoint("images.import.after_record")
         await self._forget_unused()
@@ -191,41 +184,34 @@ class Images:
     async def _content(self, digest: str) -> Content | None:
         return await self._database.read(lambda c: recorded.get_content(c, digest))
 
-    async def _make(
-        self, digest: str, spool: int, unpacked_size: int, size: int, progress: Callable[[Progress], None]
-    ) -> Content:
+    async def _make(self, spool: int, spooled: Spooled, progress: Callable[[Progress], None]) -> Content:
         """Format a VSF and unpack the tar into it, into a larger one if it does not fit."""
-        for room in ROOMS[:-1]:
+        *rooms, last = rooms_for(spooled.unpacked_bytes, spooled.counts)
+        for room in rooms:
             with suppress(TooSmall):
-                return await self._make_in(room, digest, spool, unpacked_size, size, progress)
-        return await self._make_in(ROOMS[-1], digest, spool, unpacked_size, size, progress)
+                return await self._make_in(room, spool, spooled, progress)
+        return await self._make_in(last, spool, spooled, progress)
 
     async def _make_in(
-        self,
-        room: Room,
-        digest: str,
-        spool: int,
-        unpacked_size: int,
-        size: int,
-        progress: Callable[[Progress], None],
+        self, room: AnyRoom, spool: int, spooled: Spooled, progress: Callable[[Progress], None]
     ) -> Content:
         """The file appears when it is complete. Raises TooSmall."""
-        gpt = single_partition(room.image_bytes(unpacked_size))
+        gpt = single_partition(room.image_bytes(spooled.unpacked_bytes))
         partition = gpt.partitions[0]
         place = {"offset": partition.offset_bytes, "size": partition.size_bytes}
-        target = self._vsf(digest)
+        target = self._vsf(spooled.digest)
         target.unlink(missing_ok=True)
         with new_file(target) as fd:
             fresh_vsf(fd, gpt)
             with job_failures("format the image"), full_disk_as_enospc(self._state_dir.images):
-                values = {**place, "inodes": room.inodes(unpacked_size)}
+                values = {**place, "inodes": room.inodes(spooled.unpacked_bytes)}
                 await self._launcher.run_job("format_ext4", values, [fd], timeout_s=FORMAT_TIMEOUT_S)
             failpoint("images.import.after_format")
-            counts = await self._unpack(fd, spool, place, size, progress)
+            counts = await self._unpack(fd, spool, place, spooled.size, progress)
             failpoint("images.import.after_unpack")
             stored = os.fstat(fd).st_blocks * 512
         sizes = counts["bytes"], stored, gpt.disk_bytes
-        return Content(digest, *sizes, counts["skipped_devices"], counts["entries"], counts["attribute_names"])
+        return Content(spooled.digest, *sizes, counts["skipped_devices"], counts["entries"], counts["attribute_names"])
 
     async def _unpack(
         self, fd: int, spool: int, place: Mapping[str, int], size: int, progress: Callable[[Progress], None]

@@ -87,6 +87,25 @@ def nothing_is_there(daemon: RunningDaemon, client: Client, before: list[str]) -
     assert [image.name for image in client.images.list()] == ["busybox"]
 
 
+def test_very_many_small_files_are_unpacked_once(
+    daemon: RunningDaemon, client: Client, archive: Archive, tmp_path: Path
+) -> None:
+    """They take four times their room in the tar, which is counted in it: a second filesystem would be an error."""
+    for number in range(12_000):
+        archive.add(f"many/{number}", b"x")
+    (tmp_path / "many.tar").write_bytes(archive.bytes())
+    marker = daemon.directory / "markers-here"
+    arm(daemon, f"images.import.after_format=1*block({marker})")
+    command = [COMMAND, "--endpoint", daemon.endpoint, "image", "import", "many", str(tmp_path / "many.tar")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        wait_until(marker.exists, "there is a filesystem for it")
+        arm(daemon, "images.import.after_format=raise")
+        marker.unlink()
+    arm(daemon, "")
+    assert process.returncode == 0
+    client.images.delete("many")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_import_that_is_interrupted_leaves_nothing_and_says_so(
     daemon: RunningDaemon, client: Client, archive: Archive, tmp_path: Path, stage: str

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysproc import archive_size
-from sysproc.archive_size import INODE_BYTES, ROOMS, ArchiveCounter
+from sysproc.archive_size import INODE_BYTES, ROOMS, ArchiveCounter, mke2fs_inodes, rooms_for
 from sysproc.errors import InvalidArgument
+from sysproc.tar_counter import TarCounts
 
 
 def counted(stream: bytes, chunk: int) -> int:
@@ -95,6 +96,35 @@ def test_each_room_has_more_inodes(tar_bytes: int) -> None:
     first = ROOMS[0].image_bytes(tar_bytes)
     inodes = [first // (4096 if first < 512 << 20 else 16384), *(room.inodes(tar_bytes) or 0 for room in ROOMS[1:])]
     assert inodes == sorted(inodes)
+
+
+COUNTS = st.builds(TarCounts, st.integers(0, 1 << 24), st.integers(0, 1 << 50))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 38), st.none() | COUNTS)
+def test_the_rooms_to_be_tried_get_larger_and_end_with_the_last(tar_bytes: int, counts: TarCounts | None) -> None:
+    rooms = rooms_for(tar_bytes, counts)
+    sizes = [room.image_bytes(tar_bytes) for room in rooms]
+    assert sizes == sorted(sizes) and sizes[0] >= ROOMS[0].image_bytes(tar_bytes)
+    assert rooms[-1] == ROOMS[-1] or counts is not None
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 20), st.integers(0, 1 << 22))
+def test_a_counted_room_takes_what_was_counted(files: int, directories: int) -> None:
+    """A tar has a header for each, and a block or more for each file that is not empty."""
+    counts = TarCounts(files + directories, files + directories)
+    room = rooms_for((files * 2 + directories) * 512, counts)[0]
+    size = room.image_bytes((files * 2 + directories) * 512)
+    inodes = room.inodes((files * 2 + directories) * 512) or mke2fs_inodes(size)
+    assert inodes >= counts.entries
+    assert size >= counts.blocks * BLOCK + counts.entries * INODE_BYTES + (inodes - counts.entries) * INODE_BYTES // 16
+
+
+def test_headers_that_lie_about_sizes_make_no_room_larger_than_what_has_come() -> None:
+    lies = TarCounts(entries=1, blocks=1 << 40)
+    assert rooms_for(10_000, lies)[0].image_bytes(10_000) == ROOMS[0].image_bytes(10_000)
 
 
 def test_a_room_beyond_all_roots_is_refused() -> None:
