@@ -23,7 +23,7 @@ import zstandard
 from tests.debian.bootstrap import LEFT_OUT, SUITE, mirror, run
 from tests.debian.cache import cached
 
-PACKAGES = ("perl", "procps", "passwd", "libcap2-bin", "acl", "attr")
+PACKAGES = ("perl", "procps", "passwd", "libcap2-bin", "acl", "attr", "iputils-ping")
 SERVICES = ("nginx-light", "postgresql")
 # Run by mmdebstrap on this machine; "$1" is the tree.
 DOWNLOAD = (

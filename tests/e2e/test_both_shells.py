@@ -269,6 +269,7 @@ async def test_an_image_is_imported_of_a_folder_and_of_an_open_file(c: Any, tmp_
         for name, source in (("folder", tmp_path / "root"), ("open", io.BytesIO(archive.bytes()))):
             await c.images.import_(name, source)
         assert {"folder", "open"} <= {one.name for one in await c.images.list()}
+        assert (await c.images.get("open")).image.entries == 1
     finally:
         for name in ("folder", "open"):
             await c.images.delete(name)

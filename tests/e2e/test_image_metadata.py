@@ -19,6 +19,7 @@ from sysproc_client import Client
 from tests.archives import BUSYBOX
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
+from tests.e2e.inside import script_inside
 from tests.e2e.root_files import root_of
 
 MODES = {"plain": 0o644, "setuid": 0o4755, "setgid": 0o2755, "secret": 0o000, "odd": 0o641}
@@ -164,3 +165,11 @@ def test_what_is_not_in_an_image_is_told_later_too(client: Client, sysproc: Sysp
     assert refused.returncode == 1 and f"{box.id} (user)".encode() in refused.stderr
     box.destroy()
     client.images.delete("kept")
+
+
+def test_inside_a_container_nobody_is_told_who_else_uses_an_image(client: Client) -> None:
+    asking, other = client.create(name="asking"), client.create(name="other")
+    script = "got = client.images.get('busybox'); answer = [got.image.name, got.image.containers, len(got.users)]"
+    assert script_inside(asking, script) == ["busybox", 0, 0]
+    got = client.images.get("busybox")
+    assert [one.container_name for one in got.users] == ["asking", "other"] and got.users[1].container_id == other.id

@@ -130,6 +130,15 @@ USES = (
         "/usr/local/bin/perl-of-chown cap_chown=ep\n01\n7",
     ),
     Use(
+        "a capability that the tar has had",
+        """
+        useradd jane; getcap /usr/bin/ping; echo 1 0 >/proc/sys/net/ipv4/ping_group_range
+        cp /usr/bin/ping /usr/local/bin/without; su jane -c 'without -c1 127.0.0.1' >&2 && echo 'it needs none'
+        su jane -c 'ping -c1 -W5 127.0.0.1' | grep -o '1 received'
+        """,
+        "/usr/bin/ping cap_net_raw=ep\n1 received",
+    ),
+    Use(
         "a process tree with ps",
         """
         sh -c 'sleep 1000 & sh -c "sleep 1001 & wait" & wait' &

@@ -83,9 +83,10 @@ def inspect_image(options: Options, name: str) -> None:
     for key in ("content_bytes", "stored_bytes", "root_bytes"):
         told[key.removesuffix("_bytes")] = human_size(told.pop(key))
     told["created"] = f"{told['created']} ({human_age(_created(image))} ago)"
-    told["warnings"] = " ".join(warnings_of(image))
-    for key in ("name", "digest", "created", "content", "stored", "root", "entries", "containers", "warnings"):
+    for key in ("name", "digest", "created", "content", "stored", "root", "entries", "containers"):
         click.echo(f"{key:12} {escaped(str('' if told[key] is None else told[key]))}".rstrip())
+    for warning in told["warnings"]:
+        click.echo(f"{'warning':12} {escaped(warning)}")
     if users:
         print_table(("used by", "name"), [(one["id"], one["name"]) for one in users])
 
