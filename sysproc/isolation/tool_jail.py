@@ -28,7 +28,7 @@ from sysproc.isolation.fsck import FSCK
 from sysproc.isolation.inside import become_root, enter_attached_root, make_it_the_root
 from sysproc.isolation.jail import RLIMITS, map_ids
 from sysproc.isolation.root_mount import idmap, mount_detached
-from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY, loop_configure
+from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, loop_configure
 from sysproc.linux.mounts import (
     AT_FDCWD,
     MOUNT_ATTR_NODEV,
@@ -67,13 +67,15 @@ def in_tool_jail(
 ) -> tuple[int, str]:
     """The exit status of a tool, and what it has said. values: part of the image, uid range, frame, filter.
 
-    content: a whole file with an ext4 of ours, to be read at /content.
+    block_size: of a decrypted file. content: a whole file with an ext4 of ours, to be read at /content.
     """
     program = program_of(command)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     enter_own_mount_namespace()
-    flags = LO_FLAGS_AUTOCLEAR | (0 if writable else LO_FLAGS_READ_ONLY)
-    device, _path = loop_configure(image, offset=values["offset"], size=values["size"], flags=flags)
+    block_size = values.get("block_size", 0)
+    flags = LO_FLAGS_AUTOCLEAR | (0 if writable else LO_FLAGS_READ_ONLY) | (LO_FLAGS_DIRECT_IO if block_size else 0)
+    where = {"offset": values["offset"], "size": values["size"], "block_size": block_size}
+    device, _path = loop_configure(image, **where, flags=flags)
     reader, writer = os.pipe()
     live = partial(_inside, values=values, program=program, command=command, writer=writer)
     born = bear_as(values["uid_base"], live)

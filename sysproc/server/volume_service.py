@@ -163,5 +163,6 @@ class VolumeService:
         """See the proto."""
         row = await self._volumes.get(call.target, convert.name_from_proto(request.volume))
         async with self._starts.turn(call.caller.container_id):
-            async for one in self._checks.check(row, repair=request.repair):
-                yield checks.checked_to_proto(one)
+            with secrets.secret_of(request) or nullcontext() as secret:
+                async for one in self._checks.check(row, repair=request.repair, secret=secret):
+                    yield checks.checked_to_proto(one)

@@ -45,7 +45,9 @@ def secret_of_new(request: service.CreateVolumeRequest, encryption: str, finding
     return taken(data)
 
 
-def secret_of(request: service.MountVolumeRequest | service.GrowVolumeRequest) -> SecretBuffer | None:
+def secret_of(
+    request: service.MountVolumeRequest | service.GrowVolumeRequest | service.CheckVolumeRequest,
+) -> SecretBuffer | None:
     """What opens a volume that is there; None if nothing was said."""
     data = request.secret
     if not data:

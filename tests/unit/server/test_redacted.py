@@ -18,6 +18,7 @@ MESSAGES = [
     pb.CreateVolumeRequest(volume=Volume(name="v"), request_id=str(uuid.UUID(int=0)), secret=b"one"),
     pb.MountVolumeRequest(volume=VolumeRef(name="v"), secret=b"one"),
     pb.GrowVolumeRequest(volume=VolumeRef(name="v"), secret=b"one"),
+    pb.CheckVolumeRequest(volume=VolumeRef(name="v"), secret=b"one"),
     pb.ChangeVolumeKeysRequest(volume=VolumeRef(name="v"), secret=b"one", new_secret=b"two"),
 ]
 

@@ -147,12 +147,12 @@ class Volume(Copied):
         self._volumes._mount(request)
         return Mount(self._volumes, request)
 
-    def check(self, *, repair: bool = False) -> Iterator[Checked]:
+    def check(self, *, repair: bool = False, secret: Secret = None) -> Iterator[Checked]:
         """Look whether its filesystems are whole, each told of when it is done. Raises FailedPrecondition (in use).
 
-        repair: what is damaged, where that can be done.
+        repair: what is damaged, where that can be done. secret: of an encrypted one.
         """
-        return self._volumes._check(self.ref, repair=repair)
+        return self._volumes._check(self.ref, repair=repair, secret=secret)
 
     def attach(self, container: Container | str, *, filesystem: str = "", read_only: bool = False) -> str:
         """Give a container that runs this part of it as a raw disk; the device's path there.
@@ -283,8 +283,8 @@ class Volumes(CopiedVolumes):
         )
         return self._connection.call(self._stub.GrowVolume, request).volume
 
-    def _check(self, ref: pb.VolumeRef, *, repair: bool) -> Iterator[Checked]:
-        request = service.CheckVolumeRequest(volume=ref, repair=bool(repair))
+    def _check(self, ref: pb.VolumeRef, *, repair: bool, secret: Secret) -> Iterator[Checked]:
+        request = service.CheckVolumeRequest(volume=ref, repair=bool(repair), secret=requests.secret_bytes(secret))
         return checked(self._connection.stream(self._stub.CheckVolume(request)))
 
     def _shrink(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:

@@ -144,12 +144,12 @@ class AsyncVolume(AsyncCopied):
         )
         return Made(lambda: self._volumes._mount(request))
 
-    def check(self, *, repair: bool = False) -> AsyncIterator[Checked]:
+    def check(self, *, repair: bool = False, secret: Secret = None) -> AsyncIterator[Checked]:
         """Look whether its filesystems are whole, each told of when it is done. Raises FailedPrecondition (in use).
 
-        repair: what is damaged, where that can be done.
+        repair: what is damaged, where that can be done. secret: of an encrypted one.
         """
-        return self._volumes._check(self.ref, repair=repair)
+        return self._volumes._check(self.ref, repair=repair, secret=secret)
 
     async def attach(self, container: AsyncContainer | str, *, filesystem: str = "", read_only: bool = False) -> str:
         """Give a container that runs this part of it as a raw disk; the device's path there.
@@ -310,8 +310,8 @@ class AsyncVolumes(AsyncCopiedVolumes):
         )
         return (await self._connection.call(self._connection.stubs.volumes.GrowVolume, request)).volume
 
-    async def _check(self, ref: pb.VolumeRef, *, repair: bool) -> AsyncGenerator[Checked, None]:
-        request = service.CheckVolumeRequest(volume=ref, repair=bool(repair))
+    async def _check(self, ref: pb.VolumeRef, *, repair: bool, secret: Secret) -> AsyncGenerator[Checked, None]:
+        request = service.CheckVolumeRequest(volume=ref, repair=bool(repair), secret=requests.secret_bytes(secret))
         call = self._connection.stubs.volumes.CheckVolume(request)
         async with aclosing(self._connection.stream(call)) as responses:
             async for response in responses:

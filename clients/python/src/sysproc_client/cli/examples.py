@@ -49,7 +49,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "volume snapshot": ("sysproc volume snapshot web/data before-upgrade",),
     "volume export": ("sysproc volume export web/data data.img.zst", "sysproc volume export web/data - > data.img"),
     "volume import": ("sysproc volume import data data.img.zst --owner web",),
-    "volume check": ("sysproc volume check web/data", "sysproc volume check web/data --repair"),
+    "volume check": (
+        "sysproc volume check web/data",
+        "sysproc volume check web/data --repair",
+        "sysproc volume check web/safe --passphrase-file key",
+    ),
     "volume attach": ("sysproc volume attach web data:root --ro",),
     "volume detach": ("sysproc volume detach web data:root",),
     "volume trust": ("sysproc volume trust web/data",),
