@@ -35,7 +35,7 @@ from sysproc.storage.vsf.clone import (
     sync_directory,
     unnamed_file,
 )
-from sysproc.storage.vsf.gpt import Partition, read_gpt, write_gpt
+from sysproc.storage.vsf.gpt import has_gpt, read_gpt, write_gpt
 from sysproc.storage.vsf.layout import Wanted, plan
 from sysproc.to_end import to_end
 from sysproc.unlocking import Unlocking
@@ -96,19 +96,15 @@ class EncryptedFiles:
 
         Raises ResourceExhausted, FailedPrecondition (a filesystem that is damaged), WrongKey.
         """
-        last = await to_end(larger_copy, source, fd, row)
+        area = await to_end(larger_copy, source, fd, row)
         failpoint("volumes.encrypt.after_copy")
-        area = Region.whole(fd) if row.encryption == WHOLE else Region(fd, last.offset_bytes, last.size_bytes)
         async with self._unlocking.opened(area, secret) as file:
-            if row.encryption == WHOLE:
-                last = await to_end(grow_inside, file)
-                place = {"offset": last.offset_bytes, "size": last.size_bytes}
-            else:
-                place = {"offset": 0, "size": file.size}
+            offset, size = await to_end(grow_inside, file, row.encryption)
+            place = {"offset": offset, "size": size}
             values = {**place, "block_size": file.sector_size, "type": row.filesystems[-1].type}
             with job_failures("grow the volume"), full_disk_as_enospc(self._directory):
                 await self._launcher.run_job("grow", values, [file.fd], timeout_s=GROW_TIMEOUT_S)
-        return last.size_bytes
+        return size if row.encryption == WHOLE else area.size
 
     @staticmethod
     def key_slots(row: VolumeRow, path: Path) -> Sequence[Sequence[int]]:
@@ -131,30 +127,24 @@ def areas(fd: int, encryption: str) -> list[Region]:
     return [Region(fd, one.offset_bytes, one.size_bytes) for one in read_gpt(fd).partitions]
 
 
-def larger_copy(source: Path, fd: int, row: VolumeRow) -> Partition:
-    """Copy a volume into an empty file of the recorded size; its last partition, as far as the table is outside.
-
-    Blocks.
-    """
+def larger_copy(source: Path, fd: int, row: VolumeRow) -> Region:
+    """Copy a volume into an empty file of the recorded size; the area there that has the last filesystem. Blocks."""
     with opened(source, os.O_RDONLY) as source_fd, disk_full_as_domain_error(source):
         copy_sparse(source_fd, fd)
         if row.encryption == FILESYSTEMS:
-            return grow_table(fd, row.size_bytes).partitions[-1]
-        os.ftruncate(fd, row.size_bytes)
-        return plan(_wanted(row), row.size_bytes - HEADER_BYTES).partitions[-1]
+            grow_table(fd, row.size_bytes)
+        else:
+            os.ftruncate(fd, row.size_bytes)
+        return areas(fd, row.encryption)[-1]
 
 
-def grow_inside(file: Decrypted) -> Partition:
-    """Let the last partition of a table that is encrypted itself reach to the end of the file. Blocks."""
+def grow_inside(file: Decrypted, encryption: str) -> tuple[int, int]:
+    """Where the last filesystem is in what is decrypted, and how large it can be: a table there is grown. Blocks."""
+    if encryption != WHOLE or not has_gpt(file.fd):
+        return 0, file.size
     gpt = read_gpt(file.fd).grown(file.size)
     write_gpt(file.fd, gpt)
-    return gpt.partitions[-1]
-
-
-def last_inside(row: VolumeRow) -> int:
-    """The size of the last filesystem of a volume that is encrypted as a whole, once it has grown."""
-    gpt = plan(_wanted(row), row.size_bytes - HEADER_BYTES)
-    return gpt.grown(gpt.disk_bytes).partitions[-1].size_bytes
+    return gpt.partitions[-1].offset_bytes, gpt.partitions[-1].size_bytes
 
 
 @contextmanager

@@ -4,6 +4,7 @@
                         opens, makes    ─▶ a device of dm-crypt, an fd; the process has ended
                                            or a decrypted file, an fd; the process ends with its last use
                         changes keys    ─▶ done, and it ends
+                        widens a device of dm-crypt    ─▶ the same
 
 Only so many of them work out keys at a time: each may take a GiB of memory, and all of a processor, for seconds. What
 they do is in `sysproc.storage.decrypted`; for which volume, in `sysproc.volume_files` and `sysproc.volume_mounts`.
@@ -84,6 +85,14 @@ class Unlocking:
         async with self._until_ended(opened, region) as file:
             failpoint("volumes.encrypt.after_header")
             yield file
+
+    async def widen(self, region: Region, secret: SecretBuffer) -> None:
+        """Let the device of dm-crypt over this area, which has grown, be as large. Raises WrongKey, OSError."""
+        with piped(secret) as shown:
+            message, fds, pidfd = await self._asked(opening.widening(region), numbered(region.fd, shown))
+        os.close(pidfd)
+        fds.close()
+        opening.reported(message)
 
     async def change_keys(
         self,

@@ -14,12 +14,12 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from sysproc.encrypted_files import EncryptedFiles, last_inside, must_have
+from sysproc.encrypted_files import EncryptedFiles, must_have
 from sysproc.errors import FailedPrecondition
 from sysproc.failpoints import failpoint
 from sysproc.ids import to_hex
@@ -30,7 +30,7 @@ from sysproc.linux.memory import SecretBuffer
 from sysproc.sparse import copy_data, copy_sparse
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.templates import TemplateStore
-from sysproc.storage.volumes import NONE, WHOLE, Filesystem, NewVolume, VolumeRow
+from sysproc.storage.volumes import NONE, Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import (
     disk_full_as_domain_error,
     fresh_vsf,
@@ -52,6 +52,10 @@ GROW_TIMEOUT_S = 3600.0
 # We have a file open ourselves, to list or inspect volumes; or what decrypts it is just ending.
 LOOK_S, _PAUSE_S = 5.0, 0.005
 _DAMAGED = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
+
+
+async def unnoted(_: int) -> None:
+    """Nobody wants to know."""
 
 
 class VolumeFiles:
@@ -121,15 +125,20 @@ class VolumeFiles:
 
     # -- grow
 
-    async def grow(self, row: VolumeRow, secret: SecretBuffer | None = None) -> int:
+    async def grow(
+        self, row: VolumeRow, secret: SecretBuffer | None = None, note: Callable[[int], Awaitable[None]] = unnoted
+    ) -> int:
         """Let the file have the size that is recorded; the size of its last filesystem then.
 
-        Raises ResourceExhausted, FailedPrecondition; the file is as it was then.
+        note: of an encrypted one is told that size before the file has it. Raises ResourceExhausted,
+        FailedPrecondition; the file is as it was then.
         """
         target = self.path(row)
         with unnamed_file(target.parent) as fd:
             if row.encryption != NONE:
                 last_bytes = await self.encrypted.grow(fd, row, must_have(secret, row), target)
+                await note(last_bytes)
+                failpoint("volumes.grow.after_note")
                 await to_end(put_in_place, fd, target)
                 return last_bytes
             last = await to_end(larger_copy, target, fd, row.size_bytes)
@@ -144,15 +153,18 @@ class VolumeFiles:
             await self._launcher.run_job("grow", values, [fd], timeout_s=GROW_TIMEOUT_S)
 
     def grown_last(self, row: VolumeRow) -> int | None:
-        """The size of the last filesystem of a file that has grown to the recorded size; None: it has not. Blocks."""
+        """The size of the last filesystem of a file that has grown to the recorded size; None: it has not. Blocks.
+
+        Of one that is encrypted: 0 while that is not known, since it grew in use and that was cut off.
+        """
         try:
             fd = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
             grown = os.fstat(fd).st_size == row.size_bytes
-            if row.encryption == WHOLE:
-                return last_inside(row) if grown else None
+            if row.encryption != NONE:
+                return row.filesystems[-1].grown_bytes if grown else None
             return read_gpt(fd).partitions[-1].size_bytes if grown else None
         finally:
             os.close(fd)

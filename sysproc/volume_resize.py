@@ -82,10 +82,10 @@ class VolumeResize:
     def is_filled(self, row: VolumeRow) -> bool:
         """Whether the last filesystem reaches to the end of a file of the recorded size. Blocks.
 
-        Of one that is encrypted nothing can be seen: it grows as a whole, in a copy.
+        Of one that is encrypted nothing can be seen: it does when its growth has ended.
         """
         if row.encryption != NONE:
-            return True
+            return row.grown_from is None
         fd = os.open(self._files.path(row), os.O_RDONLY | os.O_CLOEXEC)
         try:
             last, whole = read_disk(fd)[-1], read_gpt(fd).grown(row.size_bytes).partitions[-1].size_bytes

@@ -36,6 +36,8 @@ from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
 from sysproc.storage.volumes import CREATING, DELETING, NONE, READY, Filesystem, NewVolume, Page, VolumeRow
 from sysproc.to_end import to_end
+from sysproc.volume_devices import VolumeDevices
+from sysproc.volume_growth import VolumeGrowth
 from sysproc.volume_refusals import check_changeable, check_known, check_trusted
 from sysproc.volume_resize import VolumeResize
 
@@ -85,6 +87,7 @@ class Volumes:
     def __init__(self, host: Host, tasks: TaskOwner) -> None:
         self._host, self._database, self._files = host, host.database, host.volume_files
         self._resize = VolumeResize(host.volume_files, host.launcher)
+        self._growth = VolumeGrowth(host.volume_files, host.launcher, VolumeDevices(host.state_dir))
         self._once = Once(tasks)
         # What could not be recorded any more when the disk was full; tried again with each call.
         self._unsettled: set[int] = set()
@@ -256,9 +259,10 @@ class Volumes:
             check_changeable(row)
             check_trusted(row)
             check_known(row)
-            recorded.check_grown(row, size_bytes)
+            if size_bytes != row.size_bytes:  # else it was cut off, and is allowed already
+                recorded.check_grown(row, size_bytes)
             await to_end(self._check_growable, row)
-            if row.encryption != NONE:
+            if row.encryption != NONE and not await to_end(self._growth.is_open, row):
                 must_have(secret, row)
             if not row.overcommit:
                 await to_end(self._host.state_dir.check_free, size_bytes)
@@ -273,9 +277,10 @@ class Volumes:
             self._files.check_unused(row)
 
     def _grows_in_use(self, row: VolumeRow) -> bool:
-        # What somebody has as raw blocks is no filesystem for the kernel; what is encrypted has another device.
-        plain = row.origin != recorded.FOREIGN and row.encryption == NONE
-        return plain and self._resize.is_mounted(row)
+        # What somebody has as raw blocks is no filesystem for the kernel.
+        if row.origin == recorded.FOREIGN:
+            return False
+        return self._resize.is_mounted(row) if row.encryption == NONE else self._growth.is_open(row)
 
     async def _grow_file(self, row: VolumeRow, secret: SecretBuffer | None) -> VolumeRow:
         try:
@@ -290,18 +295,29 @@ class Volumes:
 
     async def _grown(self, row: VolumeRow, secret: SecretBuffer | None = None) -> int:
         """Let file and last filesystem have the size that is recorded."""
-        in_use = await to_end(self._grows_in_use, row)
-        return await (self._resize.grow(row) if in_use else self._files.grow(row, secret))
+        if await to_end(self._grows_in_use, row):
+            return await (self._resize.grow(row) if row.encryption == NONE else self._growth.grow(row, secret))
+
+        async def note(last_bytes: int) -> None:
+            # A growth that was cut off, asked for again: that the copy is in place would be told by no size.
+            if row.grown_from != row.size_bytes:
+                await self._database.write(lambda c: recorded.note_grown(c, row.id, last_bytes))
+
+        return await self._files.grow(row, secret, note)
 
     async def _settle_grown(self, row: VolumeRow, *, last: bool = False) -> None:
         """Record what the file has become: it has grown, or it is as it was.
 
         One that is in use may have grown without its filesystem: the next start does the rest, or the next grow.
         """
-        last_bytes = await to_end(self._files.grown_last, row)
+        now = await self._database.read(lambda c: recorded.by_id(c, row.id)) or row
+        last_bytes = await to_end(self._files.grown_last, now)
         with self._settled_later(row):
             if last_bytes is None:
                 await self._database.write(lambda c: recorded.undo_grow(c, row.id))
+            elif now.encryption != NONE:
+                if last_bytes:
+                    await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
             elif last or await to_end(self._resize.is_filled, row):
                 await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
 
@@ -395,17 +411,22 @@ class Volumes:
         elif row.grown_from is not None and row.state == READY:
             await self._finish_growth(row)
             await self._settle_grown(row, last=True)
-            log.warning("unfinished growth settled", volume=to_hex(row.id))
+            log.warning("unfinished growth looked after", volume=to_hex(row.id))
         elif row.state == READY and (sizes := await to_end(self._resize.shrunk, row)) is not None:
             await self._database.write(lambda c: recorded.shrunk(c, row.id, *sizes))
             log.warning("volume had been shrunk, which is recorded now", volume=to_hex(row.id))
 
     async def _finish_growth(self, row: VolumeRow) -> None:
         """Of one that grew while it was in use: what is not done yet, if it can be done now."""
-        if await to_end(self._files.grown_last, row) is None or await to_end(self._resize.is_filled, row):
+        last_bytes = await to_end(self._files.grown_last, row)
+        if last_bytes is None or (row.encryption != NONE and last_bytes):
+            return
+        if row.encryption == NONE and await to_end(self._resize.is_filled, row):
             return
         try:
-            await self._grown(row)
+            grown = await self._grown(row)
+            if row.encryption != NONE:
+                await self._database.write(lambda c: recorded.finish_grow(c, row.id, grown))
         except SysprocError as failure:
             log.warning("growth not finished: the filesystem is smaller than its volume", error=failure.brief)
 

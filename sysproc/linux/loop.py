@@ -14,7 +14,7 @@ from sysproc.linux.block_devices import devices_with_size
 
 LOOP_CONTROL = "/dev/loop-control"
 LOOP_CONFIGURE, LOOP_GET_STATUS64, LOOP_CTL_GET_FREE, LOOP_CLR_FD = 0x4C0A, 0x4C05, 0x4C82, 0x4C01
-LOOP_SET_STATUS64 = 0x4C04
+LOOP_SET_STATUS64, LOOP_SET_CAPACITY = 0x4C04, 0x4C07
 LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO = 1, 4, 16
 _LOOP_MAJOR = 7
 _TRIES = 64
@@ -146,6 +146,12 @@ def loop_set_sizelimit(device_fd: int, size: int) -> None:
     info = loop_get_status64(device_fd)
     info.lo_sizelimit = size
     fcntl.ioctl(device_fd, LOOP_SET_STATUS64, info)
+
+
+def loop_set_capacity(device_fd: int) -> int:
+    """LOOP_SET_CAPACITY: the device is as large as its file has become, if it has no size of its own; how large."""
+    fcntl.ioctl(device_fd, LOOP_SET_CAPACITY)
+    return os.lseek(device_fd, 0, os.SEEK_END)
 
 
 def loop_configure(

@@ -44,13 +44,17 @@ NAME_CHARACTERS = 63
 
 @dataclass(frozen=True)
 class Filesystem:
-    """One filesystem of a volume; a UUID of 36 characters. compression: `ALGORITHM[:LEVEL]`; empty: none."""
+    """One filesystem of a volume; a UUID of 36 characters. compression: `ALGORITHM[:LEVEL]`; empty: none.
+
+    grown_bytes: of the last one, while an encrypted volume grows in a copy: its size there. 0: nothing is known yet.
+    """
 
     label: str
     type: str
     size_bytes: int
     uuid: str
     compression: str = ""
+    grown_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -293,20 +297,31 @@ def begin_grow(connection: Connection, volume_id: int, size_bytes: int, asker: A
         raise gone(volume_id)
     if row.owner_id is not None and not row.overcommit:
         quotas.check_room(connection, row.owner_id, size_bytes - row.size_bytes, asker)
-    return _change(connection, volume_id, "volume.growing", {"size_bytes": size_bytes, "grown_from": row.size_bytes})
+    values = {"size_bytes": size_bytes, "grown_from": row.size_bytes, "filesystems": _with_last(row, grown_bytes=0)}
+    return _change(connection, volume_id, "volume.growing", values)
+
+
+def note_grown(connection: Connection, volume_id: int, last_bytes: int) -> VolumeRow:
+    """The last filesystem has this size in the copy that is about to take the file's place."""
+    row = _must(connection, volume_id)
+    return _change(connection, volume_id, "volume.growing", {"filesystems": _with_last(row, grown_bytes=last_bytes)})
+
+
+def _with_last(row: VolumeRow, **values: int) -> list[dict[str, Any]]:
+    """The filesystems as they are written down, the last one with other values."""
+    *others, last = row.filesystems
+    return [asdict(one) for one in others] + [asdict(last) | values]
 
 
 def finish_grow(connection: Connection, volume_id: int, last_bytes: int) -> VolumeRow:
     """The file has its new size, and its last filesystem this one."""
-    *others, last = _must(connection, volume_id).filesystems
-    now = [asdict(one) for one in others] + [asdict(last) | {"size_bytes": last_bytes}]
+    now = _with_last(_must(connection, volume_id), size_bytes=last_bytes, grown_bytes=0)
     return _change(connection, volume_id, "volume.grown", {"filesystems": now, "grown_from": None})
 
 
 def shrunk(connection: Connection, volume_id: int, size_bytes: int, last_bytes: int) -> VolumeRow:
     """The file has become so small, and its last filesystem this one."""
-    *others, last = _must(connection, volume_id).filesystems
-    now = [asdict(one) for one in others] + [asdict(last) | {"size_bytes": last_bytes}]
+    now = _with_last(_must(connection, volume_id), size_bytes=last_bytes)
     return _change(connection, volume_id, "volume.shrunk", {"size_bytes": size_bytes, "filesystems": now})
 
 
@@ -314,7 +329,8 @@ def undo_grow(connection: Connection, volume_id: int) -> None:
     """It did not grow: the file is as it was."""
     row = _must(connection, volume_id)
     if row.grown_from is not None:
-        _change(connection, volume_id, "volume.not_grown", {"size_bytes": row.grown_from, "grown_from": None})
+        values = {"size_bytes": row.grown_from, "grown_from": None, "filesystems": _with_last(row, grown_bytes=0)}
+        _change(connection, volume_id, "volume.not_grown", values)
 
 
 def set_filesystems(connection: Connection, volume_id: int, filesystems: Sequence[Filesystem]) -> VolumeRow:

@@ -117,6 +117,18 @@ def resizing(client: Client, _: Acknowledged) -> None:
     owner.destroy()
 
 
+def widening(client: Client, _: Acknowledged) -> None:
+    """Encrypted ones that are grown while they are mounted."""
+    owner = client.create(name="widening")
+    for encrypt in ("fs", "whole"):
+        volume = client.volumes.create(encrypt, size="160M", fs="btrfs", owner=owner, encrypt=encrypt, secret="one")
+        with whatever_fails():
+            volume.mount(owner, "/data", secret="one")
+            volume.grow("512M", secret="one")
+            volume.lock(force=True)
+    owner.destroy()
+
+
 def raw_disks(client: Client, _: Acknowledged) -> None:
     """One that is taken away again, and one that goes with its container."""
     owner = client.create(name="raw")
@@ -170,7 +182,7 @@ def transfers(client: Client, _: Acknowledged) -> None:
             client.volumes.import_from(f"trusted-{trusted}".lower(), image, trusted=trusted)
 
 
-_ALONE = (images, processes, containers, volumes, packed, resizing, raw_disks, mounts)
+_ALONE = (images, processes, containers, volumes, packed, resizing, widening, raw_disks, mounts)
 _CARRIED = (encrypted, carried, copies, transfers)
 WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (*_ALONE, *_CARRIED)}
 

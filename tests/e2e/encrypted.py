@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from sysproc.storage.decrypted.sectors import DecryptedSectors
+from sysproc.storage.luks.edit import DATA_OFFSET
+from sysproc.storage.luks.key_derivation import Cost
+from sysproc.storage.luks.region import Region
+from sysproc.storage.luks.volume import format_volume, open_volume, unlock
 from sysproc_client import Client, Container, Volume
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import is_zombie, wait_until
@@ -55,6 +60,21 @@ def volume_processes(daemon: RunningDaemon) -> list[int]:
         if ours and pid not in (daemon.pid, launcher):
             found.append(pid)
     return [pid for pid in found if not is_zombie(pid)]
+
+
+def encrypted_image(plain: Path, image: Path) -> Path:
+    """A file that is one LUKS2 volume of others, with this in it; its key is quickly worked out."""
+    with image.open("wb+") as made, plain.open("rb") as source:
+        made.truncate(DATA_OFFSET + plain.stat().st_size)
+        region = Region.whole(made.fileno())
+        format_volume(region, memoryview(SECRET.encode()), cost=Cost(passes=4, memory_kib=32, lanes=1))
+        header = open_volume(region)
+        with unlock(region, header, memoryview(SECRET.encode())).key as key:
+            sectors, at = DecryptedSectors(region, header.metadata.segment, key.view), 0
+            while block := source.read(1 << 20):
+                sectors.write(memoryview(bytearray(block)), at)
+                at += len(block)
+    return image
 
 
 def the_file(daemon: RunningDaemon) -> Path:

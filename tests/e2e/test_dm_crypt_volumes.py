@@ -12,7 +12,7 @@ import pytest
 from sysproc.linux.device_mapper import DeviceMapper, is_device_path, mapped_uuids, why_not
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
 from sysproc.linux.mounts import MOUNT_ATTR_RDONLY, new_mount
-from sysproc_client import Client, Container, FailedPrecondition
+from sysproc_client import Client, Container, FailedPrecondition, PermissionDenied
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.encrypted import SECRET, deleted_afterwards, says, the_file, volume_processes
 from tests.waiting import wait_until
@@ -124,3 +124,27 @@ def test_its_key_is_shown_by_no_table(client: Client, box: Container) -> None:
     name = Path("/sys/block", Path(path).name, "dm/name").read_text().strip()
     with DeviceMapper() as mapper:
         assert f":64:logon:sysproc:{name}" in mapper.table(name)
+
+
+@pytest.mark.parametrize("encrypt", ["fs", "whole"])
+def test_mounted_it_grows_with_its_secret_and_the_kernel_alone_has_the_key_again(
+    client: Client, daemon: RunningDaemon, box: Container, encrypt: str
+) -> None:
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("not installed: mkfs.btrfs")
+    data = client.volumes.create("data", fs="btrfs", size="160M", encrypt=encrypt, secret=SECRET)
+    data.mount(box, "/data", secret=SECRET)
+    says(box, "head -c 3000000 /dev/urandom >/data/file; sha256sum /data/file >/data/sum")
+    with pytest.raises(PermissionDenied):
+        data.grow("512M", secret="wrong")
+    data.grow("512M", secret=SECRET)
+    assert int(says(box, "df -m /data | tail -n 1").split()[1]) == 512 - 18
+    says(box, "head -c 99000000 /dev/urandom >/data/more; sha256sum /data/more >>/data/sum; sync")
+    wait_until(lambda: not volume_processes(daemon), "who had the key has ended")
+    (path,) = our_mappings()
+    name = Path("/sys/block", Path(path).name, "dm/name").read_text().strip()
+    assert name not in Path("/proc/keys").read_text()
+    data.lock(force=True)
+    assert not our_mappings()
+    data.mount(box, "/data", secret=SECRET)
+    says(box, "sha256sum -c /data/sum")

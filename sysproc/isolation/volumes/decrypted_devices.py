@@ -18,7 +18,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +108,14 @@ def _name_of(fd: int) -> DeviceName | None:
 
 
 @contextmanager
-def decrypted_device(file: Path, asked: Mapping[str, Any], fds: Sequence[int]) -> Iterator[str]:
+def decrypted_device(
+    file: Path, asked: Mapping[str, Any], fds: Sequence[int], inside: Callable[..., Any] = device_of
+) -> Iterator[str]:
     """The path of the device to be mounted, there as long as the block lasts or something has it mounted.
 
     asked: `volume`, `filesystem`, `whole`, `offset` and `size` in it; fds: the decrypted file, if it was opened just
-    now, of `block_size`. OSError(ENOKEY): it is not open (any more).
+    now, of `block_size`; inside: how the device in a whole one is found or made. OSError(ENOKEY): it is not open (any
+    more).
     """
     base = DeviceName.of(asked["volume"], file, None if asked["whole"] else asked["filesystem"])
     fd, path = _made(base, fds[0], asked["block_size"]) if fds else found(base)
@@ -122,9 +125,7 @@ def decrypted_device(file: Path, asked: Mapping[str, Any], fds: Sequence[int]) -
             yield path
             return
         name = DeviceName.of(asked["volume"], file, asked["filesystem"])
-        with device_of(
-            Path(path), asked["offset"], asked["size"], block_size=block_size(path), name=str(name)
-        ) as device:
+        with inside(Path(path), asked["offset"], asked["size"], block_size=block_size(path), name=str(name)) as device:
             yield device
     finally:
         os.close(fd)

@@ -78,11 +78,11 @@ def device_of(
 
 
 @contextmanager
-def device_in_use(file: Path, offset: int, size: int) -> Iterator[str]:
+def device_in_use(file: Path, offset: int, size: int, *, block_size: int = 0, name: str = "") -> Iterator[str]:
     """The same, whoever has it alone: for what the service itself does with it."""
     found = _found(file, offset)
     if found is None:
-        with device_of(file, offset, size) as path:
+        with device_of(file, offset, size, block_size=block_size, name=name) as path:
             yield path
         return
     device_fd, path = found

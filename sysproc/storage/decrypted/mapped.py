@@ -23,7 +23,7 @@ from sysproc.linux.device_mapper import (
     open_mapped,
 )
 from sysproc.linux.keyring import KEY_SPEC_THREAD_KEYRING, add_key, unlink_key
-from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
+from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure, loop_set_sizelimit
 from sysproc.storage.luks.metadata import Segment
 from sysproc.storage.luks.region import Region
 
@@ -62,6 +62,31 @@ def _mapped(region: Region, segment: Segment, size: int, key: memoryview, uuid: 
         mapper.resume(name)
         undo.pop_all()
         return device_fd
+
+
+def widen_mapped(region: Region, segment: Segment, size: int, key: memoryview) -> None:
+    """Let the device over this area, which has become larger, be as large. OSError(ENXIO): there is none.
+
+    The table in use goes on until the new one takes its place, which is one step of the kernel's.
+    """
+    name = name_of(region)
+    with DeviceMapper() as mapper:
+        backing = backing_of(mapper.table(name))
+        loop_fd = os.open(f"/dev/loop{backing[1]}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            loop_set_sizelimit(loop_fd, region.size)
+        finally:
+            os.close(loop_fd)
+        with _in_keyring(name, key) as known:
+            line = CryptTable(size, len(key), known, backing, segment.offset, segment.sector_size, segment.iv_tweak)
+            mapper.load_table(name, line)
+        mapper.resume(name)
+
+
+def backing_of(table: str) -> tuple[int, int]:
+    """The device below, by the parameters of a dm-crypt target: cipher, key, iv_offset, device, …"""
+    major, minor = table.split()[3].split(":")
+    return int(major), int(minor)
 
 
 def name_of(region: Region) -> str:

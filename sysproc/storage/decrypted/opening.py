@@ -55,6 +55,11 @@ def making(region: Region, way: str, label: str) -> list[str]:
     return _command("process", way, "make", *_place(region), *([label] if label else []))
 
 
+def widening(region: Region) -> list[str]:
+    """Of one that lets the device of dm-crypt over this area be as large as the area is by now."""
+    return _command("process", by_device(), "widen", *_place(region))
+
+
 def by_device(uuid: str = "") -> str:
     """The way of dm-crypt, where the kernel has it: what the device is called, if it is to be found again."""
     return f"auto:{uuid}"

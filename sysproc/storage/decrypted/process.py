@@ -8,6 +8,7 @@
       ◀── {"size", "sector_size", "slot", "pid"} + fd ──────  the decrypted device or file, open
       ◀── {"failed": …}, or EOF: it was killed ─────────────
     loop device on that fd, filesystem on the loop            serves
+    the area has grown: SIGWINCH ─────────────────────────▶  looks how large it is; the file is as large then
     last use of the fd is over ───────────────────────────▶   the kernel ends the filesystem: key wiped, exit
 
 Which of the two is tried out, unless the first is not wanted. What it becomes before it reads the secret is in
@@ -19,36 +20,43 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
+from sysproc.errors import InvalidArgument
 from sysproc.linux import fuse
 from sysproc.linux.capabilities import CAP_IPC_LOCK, keep_only_capability
 from sysproc.linux.files import f_ofd_setlk
 from sysproc.linux.unix_sockets import send_with_fds
 from sysproc.storage.decrypted.hardened import REPORT_FD, SECRET_FD, VOLUME_FD, read_secret, run
-from sysproc.storage.decrypted.mapped import mapped_device
-from sysproc.storage.decrypted.sectors import DecryptedSectors
+from sysproc.storage.decrypted.mapped import mapped_device, widen_mapped
+from sysproc.storage.decrypted.sectors import DecryptedSectors, data_size
 from sysproc.storage.decrypted.server import MODE, Serving
 from sysproc.storage.luks.refusals import in_use
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import Unlocked, make_volume, open_volume, unlock
+from sysproc.storage.vsf.gpt import read_gpt
 
 NAME = "sysproc-volume"
-OPEN, MAKE = "open", "make"
+# Who does not know it yet is not ended by it.
+WIDEN = signal.SIGWINCH
+OPEN, MAKE, WIDENED = "open", "make", "widen"
 AUTO = "auto"
 
 
 def main(arguments: list[str]) -> None:
-    """`process WAY open OFFSET SIZE [SLOT]`, `process WAY make OFFSET SIZE [LABEL]`: started by `opening` only.
+    """`process WAY open OFFSET SIZE [SLOT]`, `… make OFFSET SIZE [LABEL]`, `… widen OFFSET SIZE`: by `opening` only.
 
+    widen: the device of dm-crypt that there is over this area, which has become so large.
     WAY: `fuse`, or `auto` and the uuid of the device, which may be empty: `auto:UUID`.
     """
     way, verb, (offset, size), rest = arguments[0], arguments[1], map(int, arguments[2:4]), arguments[4:]
-    run(NAME, REPORT_FD, partial(serve, way, verb, Region(VOLUME_FD, offset, size), rest))
+    region = Region(VOLUME_FD, offset, size)
+    run(NAME, REPORT_FD, partial(serve_wider, region) if verb == WIDENED else partial(serve, way, verb, region, rest))
 
 
 def serve(way: str, verb: str, region: Region, rest: list[str], report: socket.socket) -> None:
@@ -68,8 +76,19 @@ def serve(way: str, verb: str, region: Region, rest: list[str], report: socket.s
         mount_fd = fuse.fuse_mount(device_fd, MODE)
         keep_only_capability(CAP_IPC_LOCK)  # or what is mapped from now on could not be locked
         serving = Serving(device_fd, sectors)
+        signal.signal(WIDEN, lambda _, __: widen(serving, claimed))
         hand_over(mount_fd, access_mode(claimed.fd), facts, report)
         serving.wait()
+
+
+def serve_wider(region: Region, report: socket.socket) -> None:
+    """Unlock, and let the kernel have the key once more, with the new size."""
+    segment = open_volume(region).metadata.segment
+    with read_secret(SECRET_FD) as secret:
+        unlocked = unlock(region, open_volume(region), secret.view)
+    with unlocked.key:
+        widen_mapped(region, segment, data_size(region, segment), unlocked.key.view)
+    send_with_fds(report, json.dumps({}).encode())
 
 
 def _device(way: str, region: Region, size: int, key: memoryview) -> int | None:
@@ -101,6 +120,22 @@ def claim(region: Region) -> Region:
             raise
         raise in_use() from None
     return Region(fd, region.offset, region.size)
+
+
+def widen(serving: Serving, claimed: Region) -> None:
+    """The area may be larger by now. Where that cannot be, all stays: who has asked sees it by the file's size."""
+    with suppress(InvalidArgument, OSError):
+        region = area_now(claimed)
+        f_ofd_setlk(region.fd, region.offset, region.size, shared=access_mode(region.fd) == os.O_RDONLY)
+        serving.widen(region)
+
+
+def area_now(region: Region) -> Region:
+    """The same area as it is now: all of the file, or the partition that begins there. Raises InvalidArgument."""
+    if region.offset == 0:
+        return Region.whole(region.fd)
+    sizes = {one.offset_bytes: one.size_bytes for one in read_gpt(region.fd).partitions}
+    return Region(region.fd, region.offset, max(region.size, sizes.get(region.offset, 0)))
 
 
 def access_mode(fd: int) -> int:

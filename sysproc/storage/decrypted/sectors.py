@@ -12,6 +12,12 @@ from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.sector_cipher import SectorCipher
 
 
+def data_size(region: Region, segment: Segment) -> int:
+    """How much data there is in an area, in bytes; whole sectors. A segment may say its size, and stays so large."""
+    size = region.size - segment.offset if segment.size is None else segment.size
+    return size // segment.sector_size * segment.sector_size
+
+
 class DecryptedSectors:
     """Several threads may use one: nothing is kept between calls.
 
@@ -20,12 +26,18 @@ class DecryptedSectors:
     """
 
     def __init__(self, region: Region, segment: Segment, key: memoryview) -> None:
-        size = region.size - segment.offset if segment.size is None else segment.size
-        self.sector_size = segment.sector_size
-        self.size = size // self.sector_size * self.sector_size
+        self.sector_size, self._segment = segment.sector_size, segment
+        self.size = data_size(region, segment)
         self._data = Region(region.fd, region.offset + segment.offset, self.size)
         self._cipher = SectorCipher(key, segment.sector_size, segment.iv_tweak)
         self._parts = threading.Lock()
+
+    def widen(self, region: Region) -> None:
+        """The area has become larger: what is in it is where it was."""
+        size = data_size(region, self._segment)
+        if size > self.size:
+            self._data = Region(region.fd, region.offset + self._segment.offset, size)
+            self.size = size
 
     def read_into(self, buffer: memoryview, at: int, length: int) -> memoryview:
         """The bytes there, as a part of the buffer, which has room for two sectors more; fewer at the end."""

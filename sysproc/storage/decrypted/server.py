@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from sysproc.linux import fuse
 from sysproc.storage.decrypted.sectors import DecryptedSectors
+from sysproc.storage.luks.region import Region
 
 MODE = stat.S_IFREG | 0o600
 MAX_WRITE = 1 << 20
@@ -140,12 +141,18 @@ class Serving:
     """The threads of one open volume."""
 
     def __init__(self, device_fd: int, sectors: DecryptedSectors) -> None:
+        self._device_fd, self._sectors = device_fd, sectors
         threading.excepthook = _fail_at_once
         threading.stack_size(_STACK_BYTES)
         workers = [_Worker(device_fd, sectors) for _ in range(THREADS)]
         self._threads = [threading.Thread(target=worker.run, daemon=True) for worker in workers]
         for thread in self._threads:
             thread.start()
+
+    def widen(self, region: Region) -> None:
+        """Let the file be as large as what is in the area by now. OSError: the kernel was not told."""
+        self._sectors.widen(region)
+        fuse.notify_size(self._device_fd, self._sectors.size)
 
     def wait(self) -> None:
         """Until the filesystem is gone."""

@@ -113,6 +113,11 @@ def grow_table(fd: int, disk_bytes: int) -> Gpt:
 def grow_table_in_use(fd: int, disk_bytes: int) -> Gpt:
     """The same for a file that is in use, durable: at each moment one of the two copies is whole."""
     os.ftruncate(fd, disk_bytes)
+    return grow_table_there(fd, disk_bytes)
+
+
+def grow_table_there(fd: int, disk_bytes: int) -> Gpt:
+    """The same for a file, or a block device, that is as large already."""
     gpt = read_gpt(fd).grown(disk_bytes)
     write_backup(fd, gpt)
     os.fsync(fd)

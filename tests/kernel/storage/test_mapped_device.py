@@ -11,10 +11,12 @@ from sysproc.errors import FailedPrecondition
 from sysproc.linux.device_mapper import DeviceMapper, device_path, is_device_path, mapped_uuid, mapped_uuids, why_not
 from sysproc.linux.files import f_ofd_getlk
 from sysproc.linux.loop import loops_backed_by
-from sysproc.storage.decrypted.mapped import name_of
+from sysproc.storage.decrypted.mapped import name_of, widen_mapped
 from sysproc.storage.decrypted.opening import Decrypted, by_device, start
+from sysproc.storage.decrypted.sectors import data_size
 from sysproc.storage.luks.region import Region
-from tests.kernel.storage.open_volume import SECRET, decrypted_file, ended, needs_fuse, pipe_with, volume_file
+from sysproc.storage.luks.volume import open_volume, unlock
+from tests.kernel.storage.open_volume import BEFORE, SECRET, decrypted_file, ended, needs_fuse, pipe_with, volume_file
 from tests.waiting import wait_until
 
 REASON = why_not()
@@ -91,3 +93,18 @@ def test_one_whose_maker_was_killed_before_it_was_open_is_in_nobodys_way(tmp_pat
         assert CALLED not in mapped_uuids().values()
         with device(region) as mapped:
             assert mapped_uuid(path_of(mapped)) == CALLED
+
+
+def test_an_area_that_is_longer_is_shown_longer_to_who_has_the_device_open(tmp_path: Path) -> None:
+    more, data = 32 << 20, os.urandom(1 << 20)
+    with volume_file(tmp_path / "volume") as region, device(region) as mapped:
+        os.ftruncate(region.fd, BEFORE + region.size + more)
+        wider = Region(region.fd, region.offset, region.size + more)
+        segment = open_volume(wider).metadata.segment
+        with unlock(wider, open_volume(wider), memoryview(SECRET)).key as key:
+            widen_mapped(wider, segment, data_size(wider, segment), key.view)
+        assert os.lseek(mapped.fd, 0, os.SEEK_END) == mapped.size + more
+        os.pwrite(mapped.fd, data, mapped.size + more - len(data))
+        os.fsync(mapped.fd)
+        os.posix_fadvise(mapped.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(mapped.fd, len(data), mapped.size + more - len(data)) == data
