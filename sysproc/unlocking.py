@@ -26,7 +26,7 @@ from sysproc.linux.memory import SecretBuffer
 from sysproc.linux.unix_sockets import FdSet, recv_with_fds
 from sysproc.storage.decrypted import opening
 from sysproc.storage.decrypted.hardened import NEW_SECRET_FD, REPORT_FD, SECRET_FD, VOLUME_FD
-from sysproc.storage.decrypted.opening import Decrypted
+from sysproc.storage.decrypted.opening import Decrypted, Manner
 from sysproc.storage.luks.key_derivation import TARGET_S
 from sysproc.storage.luks.key_derivation import VARIABLE as LUKS_ITER_TIME
 from sysproc.storage.luks.region import Region
@@ -65,12 +65,14 @@ class Unlocking:
         self._by_process = by_process
         self._environment = {**opening.ENVIRONMENT, LUKS_ITER_TIME: str(luks_iter_time_s)}
 
-    async def open(self, region: Region, secret: SecretBuffer, called: str = "") -> Opened:
+    async def open(
+        self, region: Region, secret: SecretBuffer, called: str = "", manner: Manner = opening.ANYHOW
+    ) -> Opened:
         """Open the volume in this area. called: by which name a device of dm-crypt is found again.
 
-        Raises WrongKey, FailedPrecondition (it is open), DataLoss (its header).
+        Raises WrongKey, FailedPrecondition (it is open; no direct I/O), DataLoss (its header).
         """
-        return await self._opened(opening.opening(region, self._way(called)), region, secret)
+        return await self._opened(opening.opening(region, self._way(called), manner=manner), region, secret)
 
     @asynccontextmanager
     async def opened(self, region: Region, secret: SecretBuffer) -> AsyncIterator[Decrypted]:

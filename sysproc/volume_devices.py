@@ -6,6 +6,7 @@ Only looking belongs here, all of it blocks. Devices are made in `sysproc.isolat
 in `sysproc.volume_mounts`.
 """
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from pathlib import Path
 from sysproc.encrypted_files import opened
 from sysproc.ids import to_hex
 from sysproc.isolation.volumes.decrypted_devices import DeviceName, is_named, name_of, named_devices
+from sysproc.isolation.volumes.devices import is_exclusive
 from sysproc.linux.device_mapper import is_device_path
 from sysproc.linux.files import f_ofd_getlk
-from sysproc.linux.loop import loops_backed_by, loops_by_file
+from sysproc.linux.loop import loop_is_direct, loop_offset, loops_backed_by, loops_by_file
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.volumes import NONE, WHOLE, VolumeRow
 from sysproc.storage.vsf.disk import read_disk
@@ -106,6 +108,20 @@ class VolumeDevices:
             parts = [partitions[one.filesystem] for one in decrypted if one.filesystem is not None]
             return not all(f_ofd_getlk(fd, part.offset_bytes, part.size_bytes) for part in parts)
 
+    def is_exclusive(self, row: VolumeRow, filesystem: int, device: str = "") -> bool:
+        """Whether somebody has a filesystem of an encrypted volume alone; device: that of one in a whole one."""
+        if row.encryption == WHOLE:
+            return _is_exclusive_inside(device)
+        with opened(self._path(row), os.O_RDONLY) as fd:
+            return is_exclusive(self._path(row), read_gpt(fd).partitions[filesystem].offset_bytes)
+
+    def is_direct(self, row: VolumeRow, filesystem: int) -> bool:
+        """Whether the encrypted file of a filesystem that is open is read and written past the page cache."""
+        wanted = name_for(row, self._path(row), filesystem)
+        mapped = [path for path, name in named_devices().items() if name == wanted and is_device_path(path)]
+        below = [loop for path in mapped for loop in os.listdir(f"/sys/block/{Path(path).name}/slaves")]
+        return bool(below) and all(loop_is_direct(f"/dev/{loop}") for loop in below)
+
     def _path(self, row: VolumeRow) -> Path:
         return self._state_dir.volume(to_hex(row.id))
 
@@ -118,6 +134,17 @@ class VolumeDevices:
             begins = [one.offset_bytes for one in read_disk(fd)]
         # Another of the host's own, over the whole file for instance.
         return row.filesystems[begins.index(offset)].label if offset in begins else None
+
+
+def _is_exclusive_inside(device: str) -> bool:
+    """Whether somebody has a device alone that is over another one; no, if either was freed just now."""
+    try:
+        offset = loop_offset(device)
+        return offset is not None and is_exclusive(Path(loop_attribute(device, "backing_file")), offset)
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            raise
+        return False
 
 
 def loop_attribute(device: str, name: str) -> str:

@@ -26,7 +26,7 @@ from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.ids import from_hex, to_hex
 from sysproc.isolation.launcher_client import ChildFailed
-from sysproc.isolation.volumes.devices import is_exclusive
+from sysproc.isolation.volumes.devices import Use, is_exclusive
 from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
 from sysproc.isolation.volumes.raw import Raw, raw_at
@@ -44,7 +44,6 @@ from sysproc.volume_refusals import (
     busy,
     check_below,
     check_changeable,
-    check_plain,
     check_trusted,
     lingers,
     mount_failures,
@@ -114,7 +113,6 @@ class VolumeMounts:
             if row is None or row.state != READY:
                 raise recorded.gone(volume.id)
             check_trusted(row)
-            check_plain(row, exclusive=wanted.exclusive, direct_io=wanted.direct_io)
             if not wanted.read_only:
                 check_changeable(row)
             row = await self.opening.known(row, wanted.filesystem, secret)
@@ -123,7 +121,8 @@ class VolumeMounts:
             if wanted.exclusive:
                 await self.until_free(Path(values["file"]))
             try:
-                async with self.opening.source(row, at, secret) as source:
+                use = Use(exclusive=wanted.exclusive, direct_io=wanted.direct_io)
+                async with self.opening.source(row, at, secret, use) as source:
                     with mount_failures(row, wanted.path):
                         await self._host.launcher.run_job(
                             "attach",
@@ -269,8 +268,12 @@ class VolumeMounts:
         return found
 
     def _with_use(self, one: Attachment, row: VolumeRow, device: str) -> Attachment:
-        """How the device is used; of one that is encrypted there is no choice."""
-        offset = None if row.encryption != NONE else loop_offset(device)
+        """How the device is used."""
+        if row.encryption != NONE:
+            at = filesystem_at(row, one.filesystem)
+            alone, direct = self._devices.is_exclusive(row, at, device), self._devices.is_direct(row, at)
+            return replace(one, exclusive=alone, direct_io=direct)
+        offset = loop_offset(device)
         if offset is None:
             return one
         alone = is_exclusive(self._host.volume_files.path(row), offset)

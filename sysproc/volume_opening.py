@@ -23,16 +23,19 @@ from sysproc.failpoints import failpoint
 from sysproc.ids import to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.decrypted_devices import found
+from sysproc.isolation.volumes.devices import MARKS_AT, SHARED, Use
 from sysproc.linux.memory import SecretBuffer
 from sysproc.storage import volumes as recorded
 from sysproc.storage.database import Database
-from sysproc.storage.volumes import LUKS, NONE, WHOLE, Filesystem, VolumeRow
+from sysproc.storage.decrypted.opening import Manner
+from sysproc.storage.volumes import FILESYSTEMS, LUKS, NONE, WHOLE, Filesystem, VolumeRow
 from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.to_end import to_end
 from sysproc.unlocking import Opened
 from sysproc.volume_contents import inside_one, inside_whole
 from sysproc.volume_devices import VolumeDevices, name_for
 from sysproc.volume_files import VolumeFiles
+from sysproc.volume_refusals import not_direct, not_shared
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,26 @@ class VolumeOpening:
         return await self._database.write(lambda c: recorded.set_filesystems(c, row.id, found))
 
     @asynccontextmanager
-    async def source(self, row: VolumeRow, at: int, secret: SecretBuffer | None) -> AsyncIterator[Source]:
-        """Of one filesystem of a volume, for the block. Raises FailedPrecondition (locked, broken), WrongKey."""
+    async def source(
+        self, row: VolumeRow, at: int, secret: SecretBuffer | None, use: Use = SHARED
+    ) -> AsyncIterator[Source]:
+        """Of one filesystem of a volume, for the block. Raises WrongKey, FailedPrecondition (locked, broken, …)."""
         file = self._files.path(row)
         with unless_closed(row):
-            async with self._source(row, at, secret, file) as source:
+            async with self._source(row, at, secret, file, use) as source:
                 yield source
 
     @asynccontextmanager
-    async def _source(self, row: VolumeRow, at: int, secret: SecretBuffer | None, file: Path) -> AsyncIterator[Source]:
+    async def _source(
+        self, row: VolumeRow, at: int, secret: SecretBuffer | None, file: Path, use: Use
+    ) -> AsyncIterator[Source]:
         if row.encryption == NONE:
             yield Source(await to_end(_plain, file, at))
         elif await to_end(self._is_open, row, at, file):
+            await to_end(self._check_use, row, at, use)
             yield Source(await to_end(_decrypted, row, at, file, None))
         else:
-            decrypted = await self._open(row, at, must_have(secret, row), file)
+            decrypted = await self._open(row, at, must_have(secret, row), file, use)
             try:
                 yield Source(await to_end(_decrypted, row, at, file, decrypted), (decrypted.file.fd,))
                 self.on_opened(row, os.dup(decrypted.pidfd))
@@ -92,11 +100,23 @@ class VolumeOpening:
             raise broken(row)
         return bool(present)
 
-    async def _open(self, row: VolumeRow, at: int, secret: SecretBuffer, file: Path) -> Opened:
+    def _check_use(self, row: VolumeRow, at: int, use: Use) -> None:
+        """Raise FailedPrecondition for what is open, if somebody has it alone or wants it; or if it is not direct.
+
+        The filesystems in a whole one have devices of their own: there the job finds it out.
+        """
+        if row.encryption == FILESYSTEMS and (use.exclusive or self._devices.is_exclusive(row, at)):
+            raise not_shared(row)
+        if use.direct_io and not self._devices.is_direct(row, at):
+            raise not_direct(row)
+
+    async def _open(self, row: VolumeRow, at: int, secret: SecretBuffer, file: Path, use: Use) -> Opened:
         with opened(file, os.O_RDWR) as fd:
             every = await to_end(areas, fd, row.encryption)
             area = every[0 if row.encryption == WHOLE else at]
-            return await self._files.unlocking.open(area, secret, str(name_for(row, file, at)))
+            alone = use.exclusive and row.encryption == FILESYSTEMS
+            manner = Manner(MARKS_AT + area.offset if alone else None, use.direct_io)
+            return await self._files.unlocking.open(area, secret, str(name_for(row, file, at)), manner)
 
 
 def unknown_at(row: VolumeRow, label: str) -> int | None:

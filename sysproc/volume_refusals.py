@@ -50,17 +50,6 @@ def check_trusted(volume: VolumeRow) -> None:
         )
 
 
-def check_plain(volume: VolumeRow, **wish: bool) -> None:
-    """Raise FailedPrecondition for what an encrypted volume has not: its device is over what is decrypted."""
-    if volume.encryption != NONE and any(wish.values()):
-        raise FailedPrecondition(
-            f"The volume {volume.name} is encrypted: it is not mounted exclusively, nor with direct I/O.",
-            resolution="Leave `exclusive` and `direct_io` out. What is decrypted is in memory once in any case.",
-            reason="ENCRYPTED",
-            metadata={"volume": volume.name},
-        )
-
-
 def check_known(volume: VolumeRow) -> None:
     """Raise FailedPrecondition for what was imported encrypted, and not opened since: what is in it is not known."""
     if volume.encryption != NONE and volume.filesystems[-1].type == LUKS:

@@ -31,6 +31,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -134,7 +135,8 @@ def device_for(
     """The block device of the filesystem, over the volume's file or over what is decrypted of it."""
     if encrypted is not None:
         place = {"offset": wanted.offset, "size": wanted.size}
-        return decrypted_device(wanted.file, {**encrypted, **place}, decrypted)
+        use = Use(exclusive=wanted.use.exclusive)
+        return decrypted_device(wanted.file, {**encrypted, **place}, decrypted, partial(device_of, use=use))
     return device_of(wanted.file, wanted.offset, wanted.size, use=wanted.use)
 
 

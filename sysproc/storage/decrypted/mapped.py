@@ -23,7 +23,13 @@ from sysproc.linux.device_mapper import (
     open_mapped,
 )
 from sysproc.linux.keyring import KEY_SPEC_THREAD_KEYRING, add_key, unlink_key
-from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure, loop_set_sizelimit
+from sysproc.linux.loop import (
+    LO_FLAGS_AUTOCLEAR,
+    LO_FLAGS_DIRECT_IO,
+    loop_configure,
+    loop_get_status64,
+    loop_set_sizelimit,
+)
 from sysproc.storage.luks.metadata import Segment
 from sysproc.storage.luks.region import Region
 
@@ -34,26 +40,33 @@ _NOT_HERE = (
 )
 
 
-def mapped_device(region: Region, segment: Segment, size: int, key: memoryview, uuid: str) -> int | None:
-    """The decrypted device, open; it is there as long as this fd, or another use of it. None: not by this kernel."""
+def mapped_device(
+    region: Region, segment: Segment, size: int, key: memoryview, uuid: str, *, direct: bool = False
+) -> int | None:
+    """The decrypted device, open; it is there as long as this fd, or another use of it. None: not by this kernel.
+
+    direct: past the host's page cache; None where that cannot be.
+    """
     try:
-        return _mapped(region, segment, size, key, uuid)
+        return _mapped(region, segment, size, key, uuid, direct=direct)
     except OSError as failure:
         if failure.errno not in _NOT_HERE:
             raise
         return None
 
 
-def _mapped(region: Region, segment: Segment, size: int, key: memoryview, uuid: str) -> int:
-    name = name_of(region)
+def _mapped(region: Region, segment: Segment, size: int, key: memoryview, uuid: str, *, direct: bool) -> int:
+    name, flags = name_of(region), LO_FLAGS_AUTOCLEAR | (LO_FLAGS_DIRECT_IO if direct else 0)
     with ExitStack() as stack, ExitStack() as undo:
         mapper = stack.enter_context(DeviceMapper())
         device_fd = _empty(mapper, name, uuid, size)
         undo.callback(os.close, device_fd)
         loop_fd, _ = loop_configure(
-            region.fd, offset=region.offset, size=region.size, flags=LO_FLAGS_AUTOCLEAR, name="sysproc-encrypted"
+            region.fd, offset=region.offset, size=region.size, flags=flags, name="sysproc-encrypted"
         )
         stack.callback(os.close, loop_fd)
+        if direct and not loop_get_status64(loop_fd).lo_flags & LO_FLAGS_DIRECT_IO:
+            raise OSError(errno.EOPNOTSUPP, "goes through the page cache", name)
         number = os.fstat(loop_fd).st_rdev
         backing = (os.major(number), os.minor(number))
         with _in_keyring(name, key) as known:

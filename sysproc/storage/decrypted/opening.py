@@ -45,9 +45,24 @@ class Decrypted:
         return loop_configure(self.fd, offset=0, size=0, flags=flags, block_size=self.sector_size)
 
 
-def opening(region: Region, way: str = BY_PROCESS, *, slot: int | None = None) -> list[str]:
+@dataclass(frozen=True)
+class Manner:
+    """How a volume is opened. mark: a byte of its file that is locked as long as it is open; direct: see `mapped`."""
+
+    mark: int | None = None
+    direct: bool = False
+
+    def words(self) -> list[str]:
+        """As the process reads them."""
+        return [*([] if self.mark is None else [f"mark={self.mark}"]), *(["direct"] if self.direct else [])]
+
+
+ANYHOW = Manner()
+
+
+def opening(region: Region, way: str = BY_PROCESS, *, slot: int | None = None, manner: Manner = ANYHOW) -> list[str]:
     """The command line of a process that opens the volume in this area."""
-    return _command("process", way, "open", *_place(region), *([] if slot is None else [str(slot)]))
+    return _command("process", way, "open", *_place(region), *([] if slot is None else [str(slot)]), *manner.words())
 
 
 def making(region: Region, way: str, label: str) -> list[str]:

@@ -23,7 +23,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,7 +38,7 @@ from sysproc.storage.decrypted.hardened import REPORT_FD, SECRET_FD, VOLUME_FD, 
 from sysproc.storage.decrypted.mapped import mapped_device, widen_mapped
 from sysproc.storage.decrypted.sectors import DecryptedSectors, data_size
 from sysproc.storage.decrypted.server import MODE, Serving
-from sysproc.storage.luks.refusals import in_use
+from sysproc.storage.luks.refusals import in_use, no_direct_io
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import Unlocked, make_volume, open_volume, unlock
 from sysproc.storage.vsf.gpt import read_gpt
@@ -46,11 +48,14 @@ NAME = "sysproc-volume"
 WIDEN = signal.SIGWINCH
 OPEN, MAKE, WIDENED = "open", "make", "widen"
 AUTO = "auto"
+MARK, DIRECT = "mark=", "direct"
 
 
 def main(arguments: list[str]) -> None:
-    """`process WAY open OFFSET SIZE [SLOT]`, `… make OFFSET SIZE [LABEL]`, `… widen OFFSET SIZE`: by `opening` only.
+    """`process WAY open OFFSET SIZE [SLOT] [mark=POSITION] [direct]`, `… make OFFSET SIZE [LABEL]`, `… widen OFFSET
+    SIZE`: by `opening` only.
 
+    mark: a byte of the file that is locked with the area, and as long; direct: the encrypted file past the page cache.
     widen: the device of dm-crypt that there is over this area, which has become so large.
     WAY: `fuse`, or `auto` and the uuid of the device, which may be empty: `auto:UUID`.
     """
@@ -62,16 +67,19 @@ def main(arguments: list[str]) -> None:
 def serve(way: str, verb: str, region: Region, rest: list[str], report: socket.socket) -> None:
     """Unlock, and hand over a device; or mount, hand over, and serve until the last use of the file is over."""
     with ExitStack() as stack:
-        claimed = claim(region)
+        wish = Wish.read(rest) if verb == OPEN else Wish()
+        claimed = claim(region, wish.mark)
         with read_secret(SECRET_FD) as secret:
-            unlocked = _unlocked(verb, claimed, secret.view, rest)
+            unlocked = _unlocked(verb, claimed, secret.view, wish, "".join(rest))
         stack.callback(unlocked.key.close)
         sectors = DecryptedSectors(claimed, open_volume(claimed).metadata.segment, unlocked.key.view)
         facts = {"size": sectors.size, "sector_size": sectors.sector_size, "slot": unlocked.slot, "pid": os.getpid()}
-        device = _device(way, claimed, sectors.size, unlocked.key.view)
+        device = _device(way, claimed, sectors.size, unlocked.key.view, direct=wish.direct)
         if device is not None:
             send_and_close(device, facts, report)
             return
+        if wish.direct:
+            raise no_direct_io()
         device_fd = fuse.open_device()
         mount_fd = fuse.fuse_mount(device_fd, MODE)
         keep_only_capability(CAP_IPC_LOCK)  # or what is mapped from now on could not be locked
@@ -91,30 +99,48 @@ def serve_wider(region: Region, report: socket.socket) -> None:
     send_with_fds(report, json.dumps({}).encode())
 
 
-def _device(way: str, region: Region, size: int, key: memoryview) -> int | None:
+@dataclass(frozen=True)
+class Wish:
+    """How an area is opened, besides by which secret."""
+
+    slot: int | None = None
+    mark: int | None = None
+    direct: bool = False
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> "Wish":
+        """As it is on the command line."""
+        slots = [int(one) for one in words if one.isdigit()]
+        marks = [int(one.removeprefix(MARK)) for one in words if one.startswith(MARK)]
+        return cls(slots[0] if slots else None, marks[0] if marks else None, DIRECT in words)
+
+
+def _device(way: str, region: Region, size: int, key: memoryview, *, direct: bool) -> int | None:
     """By dm-crypt; None where that is not wanted, or not there. What is only read may be open several times: never."""
     kind, _, uuid = way.partition(":")
     if kind != AUTO or access_mode(region.fd) == os.O_RDONLY:
         return None
-    return mapped_device(region, open_volume(region).metadata.segment, size, key, uuid)
+    return mapped_device(region, open_volume(region).metadata.segment, size, key, uuid, direct=direct)
 
 
-def _unlocked(verb: str, region: Region, secret: memoryview, rest: list[str]) -> Unlocked:
+def _unlocked(verb: str, region: Region, secret: memoryview, wish: Wish, label: str) -> Unlocked:
     if verb == MAKE:
-        return make_volume(region, secret, label="".join(rest))
-    return unlock(region, open_volume(region), secret, slot=int(rest[0]) if rest else None)
+        return make_volume(region, secret, label=label)
+    return unlock(region, open_volume(region), secret, slot=wish.slot)
 
 
-def claim(region: Region) -> Region:
+def claim(region: Region, mark: int | None = None) -> Region:
     """The same, open once more, and locked as long as this process lives: two would overwrite each other's data.
 
-    Of a file that is open for reading only there may be several readers.
+    Of a file that is open for reading only there may be several readers. mark: one byte that is locked as well.
     """
     mode = access_mode(region.fd)
     fd = os.open(f"/proc/self/fd/{region.fd}", mode | os.O_CLOEXEC)
     os.close(region.fd)
     try:
         f_ofd_setlk(fd, region.offset, region.size, shared=mode == os.O_RDONLY)
+        if mark is not None:
+            f_ofd_setlk(fd, mark, 1)
     except OSError as failure:
         if failure.errno not in (errno.EAGAIN, errno.EACCES):
             raise

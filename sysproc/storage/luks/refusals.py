@@ -140,3 +140,15 @@ def too_small(size: int, least: int) -> InvalidArgument:
         resolution="Make it larger.",
         reason="TOO_SMALL",
     )
+
+
+def no_direct_io() -> FailedPrecondition:
+    """Nobody here reads and writes the encrypted file past the page cache."""
+    return FailedPrecondition(
+        "This encrypted volume cannot be mounted with direct I/O.",
+        details="The kernel has to decrypt it (dm-crypt), and the host's disk or filesystem below has to be able to;"
+        " where a process decrypts it, that goes through the host's page cache, and what is decrypted is in memory"
+        " once in any case.",
+        resolution="Leave direct I/O out.",
+        reason="NO_DIRECT_IO",
+    )
