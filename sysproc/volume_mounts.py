@@ -115,25 +115,30 @@ class VolumeMounts:
             check_trusted(row)
             if not wanted.read_only:
                 check_changeable(row)
-            row = await self.opening.known(row, wanted.filesystem, secret)
-            at = filesystem_at(row, wanted.filesystem)
-            values = await to_end(self._values, container, row, row.filesystems[at], wanted)
-            if wanted.exclusive:
-                await self.until_free(Path(values["file"]))
             try:
-                use = Use(exclusive=wanted.exclusive, direct_io=wanted.direct_io)
-                async with self.opening.source(row, at, secret, use) as source:
-                    with mount_failures(row, wanted.path):
-                        await self._host.launcher.run_job(
-                            "attach",
-                            {**values, **source.values},
-                            [container.init_pidfd, *source.fds],
-                            timeout_s=MOUNT_TIMEOUT_S,
-                        )
+                await self._mount(container, row, wanted, secret)
             except SysprocError:
-                await self.until_free(Path(values["file"]))
+                await self.until_free(self._host.volume_files.path(row))
                 raise
             failpoint("volumes.mount.after_job")
+
+    async def _mount(
+        self, container: RunningContainer, row: VolumeRow, wanted: WantedMount, secret: SecretBuffer | None
+    ) -> None:
+        use = Use(exclusive=wanted.exclusive, direct_io=wanted.direct_io)
+        if wanted.exclusive:
+            await self.until_free(self._host.volume_files.path(row))
+        async with self.opening.known(row, wanted.filesystem, secret, use) as (known, now):
+            at = filesystem_at(known, wanted.filesystem)
+            values = await to_end(self._values, container, known, known.filesystems[at], wanted)
+            async with self.opening.source(known, at, secret, use, now) as source:
+                with mount_failures(known, wanted.path):
+                    await self._host.launcher.run_job(
+                        "attach",
+                        {**values, **source.values},
+                        [container.init_pidfd, *source.fds],
+                        timeout_s=MOUNT_TIMEOUT_S,
+                    )
 
     def _values(
         self, container: RunningContainer, volume: VolumeRow, filesystem: Filesystem, wanted: WantedMount

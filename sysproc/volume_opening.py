@@ -54,27 +54,46 @@ class VolumeOpening:
         # Is told of a volume that is open from now on, and given the pidfd of its process.
         self.on_opened: Callable[[VolumeRow, int], None] = lambda _, pidfd: os.close(pidfd)
 
-    async def known(self, row: VolumeRow, label: str, secret: SecretBuffer | None) -> VolumeRow:
-        """The volume with what is in it, or in the filesystem of this label, recorded. Raises as `source`."""
+    @asynccontextmanager
+    async def known(
+        self, row: VolumeRow, label: str, secret: SecretBuffer | None, use: Use
+    ) -> AsyncIterator[tuple[VolumeRow, Opened | None]]:
+        """The volume with what is in it, or in the filesystem of this label, recorded. Raises as `source`.
+
+        If it had to be opened for that, it is open for the block, for `source`: a key takes its time once.
+        """
         at = unknown_at(row, label)
         if at is None:
-            return row
-        with opened(self._files.path(row), os.O_RDWR) as fd:
-            area = (await to_end(areas, fd, row.encryption))[at]
-            async with self._files.unlocking.opened(area, must_have(secret, row)) as file:
-                found = await to_end(looked_into, row, at, file.fd)
-        failpoint("volumes.known.before_record")
-        return await self._database.write(lambda c: recorded.set_filesystems(c, row.id, found))
+            yield row, None
+            return
+        decrypted = await self._open(row, at, must_have(secret, row), self._files.path(row), use)
+        try:
+            found = await to_end(looked_into, row, at, decrypted.file.fd)
+            failpoint("volumes.known.before_record")
+            yield await self._database.write(lambda c: recorded.set_filesystems(c, row.id, found)), decrypted
+        finally:
+            decrypted.close()
 
     @asynccontextmanager
     async def source(
-        self, row: VolumeRow, at: int, secret: SecretBuffer | None, use: Use = SHARED
+        self, row: VolumeRow, at: int, secret: SecretBuffer | None, use: Use = SHARED, now: Opened | None = None
     ) -> AsyncIterator[Source]:
-        """Of one filesystem of a volume, for the block. Raises WrongKey, FailedPrecondition (locked, broken, …)."""
+        """Of one filesystem of a volume, for the block; now: what `known` has opened.
+
+        Raises WrongKey, FailedPrecondition (locked, broken, in use).
+        """
         file = self._files.path(row)
         with unless_closed(row):
+            if now is not None:
+                yield await self._source_of(row, at, file, now)
+                self.on_opened(row, os.dup(now.pidfd))
+                return
             async with self._source(row, at, secret, file, use) as source:
                 yield source
+
+    @staticmethod
+    async def _source_of(row: VolumeRow, at: int, file: Path, now: Opened) -> Source:
+        return Source(await to_end(_decrypted, row, at, file, now), (now.file.fd,))
 
     @asynccontextmanager
     async def _source(
@@ -88,7 +107,7 @@ class VolumeOpening:
         else:
             decrypted = await self._open(row, at, must_have(secret, row), file, use)
             try:
-                yield Source(await to_end(_decrypted, row, at, file, decrypted), (decrypted.file.fd,))
+                yield await self._source_of(row, at, file, decrypted)
                 self.on_opened(row, os.dup(decrypted.pidfd))
             finally:
                 decrypted.close()

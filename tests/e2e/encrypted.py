@@ -62,12 +62,15 @@ def volume_processes(daemon: RunningDaemon) -> list[int]:
     return [pid for pid in found if not is_zombie(pid)]
 
 
-def encrypted_image(plain: Path, image: Path) -> Path:
-    """A file that is one LUKS2 volume of others, with this in it; its key is quickly worked out."""
+QUICK = Cost(passes=4, memory_kib=32, lanes=1)
+
+
+def encrypted_image(plain: Path, image: Path, cost: Cost = QUICK) -> Path:
+    """A file that is one LUKS2 volume of others, with this in it; its key is quickly worked out, if nothing is said."""
     with image.open("wb+") as made, plain.open("rb") as source:
         made.truncate(DATA_OFFSET + plain.stat().st_size)
         region = Region.whole(made.fileno())
-        format_volume(region, memoryview(SECRET.encode()), cost=Cost(passes=4, memory_kib=32, lanes=1))
+        format_volume(region, memoryview(SECRET.encode()), cost=cost)
         header = open_volume(region)
         with unlock(region, header, memoryview(SECRET.encode())).key as key:
             sectors, at = DecryptedSectors(region, header.metadata.segment, key.view), 0

@@ -8,16 +8,19 @@ import io
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sysproc.storage.decrypted.sectors import DecryptedSectors
+from sysproc.storage.luks.key_derivation import Cost
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import open_volume, unlock
 from sysproc_client import Client, Container, FailedPrecondition, PermissionDenied, SysprocError, Volume
 from tests.e2e.daemon import RunningDaemon
+from tests.e2e.encrypted import encrypted_image, volume_processes
 from tests.e2e.inside import script_inside
 from tests.waiting import wait_until
 
@@ -168,6 +171,22 @@ def test_a_filesystem_in_luks_without_any_table_is_opened(client: Client, tmp_pa
     assert says(box, "cat /got/file") == b"inside\n"
     assert [one.label for one in got.refresh().filesystems] == ["theirs"]
     got.mount(box, "/again", filesystem="theirs")
+    got.lock(force=True)
+
+
+def test_the_first_mount_works_its_key_out_once(
+    client: Client, daemon: RunningDaemon, tmp_path: Path, box: Container
+) -> None:
+    plain = tmp_path / "plain"
+    subprocess.run(["mke2fs", "-q", "-b", "4096", plain, "16M"], check=True)
+    slow = Cost(passes=40, memory_kib=32 << 10, lanes=1)
+    got = client.volumes.import_from("got", encrypted_image(plain, tmp_path / "image", slow), trusted=True)
+    with ThreadPoolExecutor(1) as thread:
+        mounting, seen = thread.submit(got.mount, box, "/got", secret=SECRET), set[int]()
+        while not mounting.done():
+            seen.update(volume_processes(daemon))
+    mounting.result()
+    assert len(seen) == 1
     got.lock(force=True)
 
 
