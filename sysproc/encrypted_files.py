@@ -112,8 +112,11 @@ class EncryptedFiles:
         if row.encryption == NONE:
             return [()] * len(row.filesystems)
         with opened(path, os.O_RDONLY) as fd:
-            found = [sorted(open_volume(area).metadata.slots) for area in areas(fd, row.encryption)]
-        return found if row.encryption == FILESYSTEMS else found * len(row.filesystems)
+            found = [sorted(open_volume(area).metadata.slots) for area in keyed_areas(fd, row)]
+        if row.encryption == WHOLE:
+            return found * len(row.filesystems)
+        each = iter(found)
+        return [() if one.plain else next(each) for one in row.filesystems]
 
 
 def _wanted(row: VolumeRow | NewVolume) -> list[Wanted]:
@@ -125,6 +128,14 @@ def areas(fd: int, encryption: str) -> list[Region]:
     if encryption == WHOLE:
         return [Region.whole(fd)]
     return [Region(fd, one.offset_bytes, one.size_bytes) for one in read_gpt(fd).partitions]
+
+
+def keyed_areas(fd: int, row: VolumeRow) -> list[Region]:
+    """The same of one volume, without the partitions that are not encrypted. Blocks."""
+    every = areas(fd, row.encryption)
+    if row.encryption == WHOLE:
+        return every
+    return [area for area, one in zip(every, row.filesystems, strict=True) if not one.plain]
 
 
 def larger_copy(source: Path, fd: int, row: VolumeRow) -> Region:

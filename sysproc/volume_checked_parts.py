@@ -1,7 +1,7 @@
 """Where the filesystems of a volume are that are to be looked at: parts of its file, or of what is decrypted of it.
 
     not encrypted    one area: the file, with all of its parts
-    filesystems      an area for each partition; what is decrypted of it is one part
+    filesystems      an area for each partition; what is decrypted of it is one part, and so is what is not encrypted
     whole            one area; what is decrypted has the table, and its parts
 
 Each area is shown by itself, so there is one process at most that decrypts. What is done with the parts is in
@@ -64,8 +64,10 @@ class CheckedParts:
     @asynccontextmanager
     async def shown(self, fd: int, area: int) -> AsyncIterator[Sequence[Place]]:
         """The parts in one area of this file, for the block. Raises WrongKey, FailedPrecondition (no tool knows it)."""
-        if self._secret is None:
-            yield self._places(area, fd, await to_end(read_disk, fd), 0)
+        known = self.row.filesystems
+        if self._secret is None or (self.row.encryption == FILESYSTEMS and known[area].plain):
+            parts = await to_end(read_disk, fd)
+            yield self._places(area, fd, parts if self._secret is None else parts[area : area + 1], 0)
             return
         region = (await to_end(areas, fd, self.row.encryption))[area]
         async with self._unlocking.opened(region, self._secret) as file:

@@ -1,8 +1,8 @@
 """What is in an image that was received, as a volume's record says it; and in what is encrypted, once it is open.
 
-    a table, LUKS2 in each partition       encrypted: filesystems      of each the label in the table
+    a table, LUKS2 in a partition          encrypted: filesystems      of each the label in the table; others are plain
     LUKS2, without a table                 encrypted: whole            what is inside may have a table
-    else                                   not encrypted               LUKS beside others: a type that is not mounted
+    else                                   not encrypted
 
 Of what is encrypted the type is `luks` until somebody has given the secret (`sysproc.volume_opening`). Only tables,
 superblocks and LUKS headers are read (`sysproc.storage.vsf.disk`, `sysproc.storage.luks`). What becomes of an image is
@@ -41,7 +41,7 @@ def contents_of(fd: int, *, to_be_opened: bool) -> Contents:
     """
     parts = read_disk(fd)
     found = filesystems_of(parts)
-    if any(one.type != LUKS for one in found):
+    if all(one.type != LUKS for one in found):
         return Contents(found)
     if not to_be_opened:
         with suppress(SysprocError):  # then it is just bytes
@@ -51,10 +51,13 @@ def contents_of(fd: int, *, to_be_opened: bool) -> Contents:
 
 
 def encrypted(fd: int, parts: Sequence[Part], found: tuple[Filesystem, ...]) -> Contents:
-    """LUKS in all parts. Raises InvalidArgument, … if one of the headers is not read here."""
-    for part in parts:
-        open_volume(Region(fd, part.offset_bytes, part.size_bytes))
-    return Contents(found, FILESYSTEMS if has_gpt(fd) else WHOLE)
+    """LUKS in some parts. Raises InvalidArgument, … if one of the headers is not read here."""
+    for part, one in zip(parts, found, strict=True):
+        if one.type == LUKS:
+            open_volume(Region(fd, part.offset_bytes, part.size_bytes))
+    if not has_gpt(fd):
+        return Contents(found, WHOLE)
+    return Contents(tuple(replace(one, plain=one.type != LUKS) for one in found), FILESYSTEMS)
 
 
 def filesystems_of(parts: Sequence[Part]) -> tuple[Filesystem, ...]:

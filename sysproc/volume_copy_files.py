@@ -28,7 +28,7 @@ from sysproc.images import full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed, Launcher
 from sysproc.linux.loop import loops_by_file
 from sysproc.storage.state_dir import StateDir
-from sysproc.storage.volumes import FOREIGN, NONE, Filesystem, VolumeRow
+from sysproc.storage.volumes import FOREIGN, NONE, Filesystem, VolumeRow, encrypts
 from sysproc.storage.vsf import btrfs_uuid, ext4_uuid
 from sysproc.storage.vsf.clone import new_file, sync_directory
 from sysproc.storage.vsf.disk import Part, read_disk
@@ -115,13 +115,14 @@ class VolumeCopyFiles:
             raise broken(row)
 
     def _values(self, row: VolumeRow) -> dict[str, Any]:
-        if row.encryption != NONE:
-            inside = [one.type for one in row.filesystems]
+        inside = [] if row.encryption == NONE else [one.type for one in row.filesystems]
+        plain = [at for at in range(len(row.filesystems)) if not encrypts(row, at)]
+        if not plain:
             return {"file": str(self._files.path(row)), "parts": [], "inside": inside}
         with self._opened(row) as fd:
-            pairs = zip(read_disk(fd), row.filesystems, strict=True)
-            places = [(part.offset_bytes, filesystem.type) for part, filesystem in pairs]
-        return {"file": str(self._files.path(row)), "parts": places, "inside": []}
+            parts = read_disk(fd)
+        places = [(parts[at].offset_bytes, row.filesystems[at].type) for at in plain]
+        return {"file": str(self._files.path(row)), "parts": places, "inside": inside}
 
     async def thaw(self, rows: Sequence[VolumeRow]) -> None:
         """Whatever is frozen of these volumes goes on; what nobody has mounted cannot be."""

@@ -20,7 +20,7 @@ from sysproc.linux.device_mapper import is_device_path
 from sysproc.linux.files import f_ofd_getlk
 from sysproc.linux.loop import loop_is_direct, loop_offset, loops_backed_by, loops_by_file
 from sysproc.storage.state_dir import StateDir
-from sysproc.storage.volumes import NONE, WHOLE, VolumeRow
+from sysproc.storage.volumes import NONE, WHOLE, VolumeRow, encrypts
 from sysproc.storage.vsf.disk import read_disk
 from sysproc.storage.vsf.gpt import read_gpt
 
@@ -77,7 +77,7 @@ class VolumeDevices:
         """The devices of these volumes' filesystems, each with its label: the host's are looked at once."""
         found = {}
         by_file = loops_by_file()
-        for row in (row for row in rows if row.encryption == NONE):
+        for row in (row for row in rows if not all(encrypts(row, at) for at in range(len(row.filesystems)))):
             for device in by_file.get(str(self._path(row)), ()):
                 label = self._label_at(row, device)
                 if label is not None:
@@ -132,8 +132,9 @@ class VolumeDevices:
             return None
         with opened(self._path(row), os.O_RDONLY) as fd:
             begins = [one.offset_bytes for one in read_disk(fd)]
-        # Another of the host's own, over the whole file for instance.
-        return row.filesystems[begins.index(offset)].label if offset in begins else None
+        # Another of the host's own, over the whole file for instance; or what dm-crypt has below it.
+        at = begins.index(offset) if offset in begins else None
+        return None if at is None or encrypts(row, at) else row.filesystems[at].label
 
 
 def _is_exclusive_inside(device: str) -> bool:

@@ -30,7 +30,7 @@ from sysproc.linux.memory import SecretBuffer
 from sysproc.sparse import copy_data, copy_sparse
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.templates import TemplateStore
-from sysproc.storage.volumes import NONE, Filesystem, NewVolume, VolumeRow
+from sysproc.storage.volumes import NONE, Filesystem, NewVolume, VolumeRow, encrypts
 from sysproc.storage.vsf.clone import (
     disk_full_as_domain_error,
     fresh_vsf,
@@ -135,7 +135,7 @@ class VolumeFiles:
         """
         target = self.path(row)
         with unnamed_file(target.parent) as fd:
-            if row.encryption != NONE:
+            if encrypts(row, -1):
                 last_bytes = await self.encrypted.grow(fd, row, must_have(secret, row), target)
                 await note(last_bytes)
                 failpoint("volumes.grow.after_note")
@@ -163,7 +163,7 @@ class VolumeFiles:
             return None
         try:
             grown = os.fstat(fd).st_size == row.size_bytes
-            if row.encryption != NONE:
+            if encrypts(row, -1):
                 return row.filesystems[-1].grown_bytes if grown else None
             return read_gpt(fd).partitions[-1].size_bytes if grown else None
         finally:

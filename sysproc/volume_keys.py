@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 
-from sysproc.encrypted_files import EncryptedFiles, areas, opened
+from sysproc.encrypted_files import EncryptedFiles, keyed_areas, opened
 from sysproc.errors import FailedPrecondition, NotFound
 from sysproc.failpoints import failpoint
 from sysproc.host import Host
@@ -20,10 +20,11 @@ from sysproc.linux.memory import SecretBuffer
 from sysproc.once import Once, TaskOwner
 from sysproc.running import RunningContainers
 from sysproc.storage import volumes as recorded
-from sysproc.storage.volumes import NONE, READY, VolumeRow
+from sysproc.storage.volumes import NONE, READY, VolumeRow, encrypts
 from sysproc.to_end import to_end
+from sysproc.unlocking import wait_unlocked
 from sysproc.volume_devices import VolumeDevices
-from sysproc.volume_mounts import Attachment, VolumeMounts, place
+from sysproc.volume_mounts import Attachment, VolumeMounts, filesystem_at, place
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,21 @@ class VolumeKeys:
 
     async def _lock(self, row: VolumeRow, force: bool) -> None:
         async with self._files.lock(row.id):
-            while attachments := (await self._mounts.attachments([row]))[row.id]:
+            while attachments := await self._decrypted(row):
                 if not force:
                     raise mounted(row, attachments)
                 for one in attachments:
                     await self._unmount(one)
             failpoint("volumes.lock.after_unmount")
             await self._mounts.until_free(self._files.path(row))
+            with opened(self._files.path(row), os.O_RDONLY) as fd:
+                for area in await to_end(keyed_areas, fd, row):
+                    await to_end(wait_unlocked, area)
+
+    async def _decrypted(self, row: VolumeRow) -> Sequence[Attachment]:
+        """Where what is encrypted of it is mounted."""
+        every = (await self._mounts.attachments([row]))[row.id]
+        return [one for one in every if encrypts(row, filesystem_at(row, one.filesystem))]
 
     async def _unmount(self, attachment: Attachment) -> None:
         container = self._held.get(attachment.container_id)
@@ -109,7 +118,7 @@ class VolumeKeys:
                 if row is None or row.state != READY:
                     raise recorded.gone(volume_id)
                 with opened(self._files.path(row), os.O_RDWR) as fd:
-                    regions = await to_end(areas, fd, row.encryption)
+                    regions = await to_end(keyed_areas, fd, row)
                     work = self._files.unlocking.change_keys
                     await work(change.verb, regions, change.secret, change.new, change.slot)
                 failpoint("volumes.keys.after_work")

@@ -36,7 +36,7 @@ from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.process_list import pid_inside, read_status
 from sysproc.running import RunningContainer, RunningContainers
 from sysproc.storage import volumes as recorded
-from sysproc.storage.volumes import NONE, READY, Filesystem, VolumeRow
+from sysproc.storage.volumes import NONE, READY, Filesystem, VolumeRow, encrypts
 from sysproc.to_end import to_end
 from sysproc.volume_devices import VolumeDevices
 from sysproc.volume_opening import VolumeOpening
@@ -274,8 +274,8 @@ class VolumeMounts:
 
     def _with_use(self, one: Attachment, row: VolumeRow, device: str) -> Attachment:
         """How the device is used."""
-        if row.encryption != NONE:
-            at = filesystem_at(row, one.filesystem)
+        at = filesystem_at(row, one.filesystem)
+        if encrypts(row, at):
             alone, direct = self._devices.is_exclusive(row, at, device), self._devices.is_direct(row, at)
             return replace(one, exclusive=alone, direct_io=direct)
         offset = loop_offset(device)
@@ -312,7 +312,7 @@ def options_of(volume: VolumeRow, filesystem: Filesystem) -> Mapping[str, str | 
     said = {
         "ro": (None, volume.snapshot is not None),
         "compress": (filesystem.compression, filesystem.type == "btrfs" and bool(filesystem.compression)),
-        "noinit_itable": (None, filesystem.type == "ext4" and volume.encryption != NONE),
+        "noinit_itable": (None, filesystem.type == "ext4" and volume.encryption != NONE and not filesystem.plain),
     }
     return {name: value for name, (value, holds) in said.items() if holds}
 

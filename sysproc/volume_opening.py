@@ -28,7 +28,7 @@ from sysproc.linux.memory import SecretBuffer
 from sysproc.storage import volumes as recorded
 from sysproc.storage.database import Database
 from sysproc.storage.decrypted.opening import Manner
-from sysproc.storage.volumes import FILESYSTEMS, LUKS, NONE, WHOLE, Filesystem, VolumeRow
+from sysproc.storage.volumes import FILESYSTEMS, LUKS, NONE, WHOLE, Filesystem, VolumeRow, encrypts
 from sysproc.storage.vsf.disk import Part, read_disk
 from sysproc.to_end import to_end
 from sysproc.unlocking import Opened
@@ -99,7 +99,7 @@ class VolumeOpening:
     async def _source(
         self, row: VolumeRow, at: int, secret: SecretBuffer | None, file: Path, use: Use
     ) -> AsyncIterator[Source]:
-        if row.encryption == NONE:
+        if not encrypts(row, at):
             yield Source(await to_end(_plain, file, at))
         elif await to_end(self._is_open, row, at, file):
             await to_end(self._check_use, row, at, use)

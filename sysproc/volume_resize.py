@@ -22,7 +22,7 @@ from sysproc.isolation.volumes.shrink import SHRINK
 from sysproc.linux.capabilities import CAP_SYS_RESOURCE, is_capable
 from sysproc.linux.loop import loop_offset, loops_backed_by
 from sysproc.sparse import copy_sparse
-from sysproc.storage.volumes import NONE, VolumeRow
+from sysproc.storage.volumes import NONE, VolumeRow, encrypts
 from sysproc.storage.vsf.clone import disk_full_as_domain_error, grow_table_in_use, unnamed_file
 from sysproc.storage.vsf.disk import read_disk
 from sysproc.storage.vsf.gpt import ALIGNMENT, Partition, read_gpt, usable_end, write_gpt
@@ -84,7 +84,7 @@ class VolumeResize:
 
         Of one that is encrypted nothing can be seen: it does when its growth has ended.
         """
-        if row.encryption != NONE:
+        if encrypts(row, -1):
             return row.grown_from is None
         fd = os.open(self._files.path(row), os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -262,7 +262,7 @@ class Volumes:
             if size_bytes != row.size_bytes:  # else it was cut off, and is allowed already
                 recorded.check_grown(row, size_bytes)
             await to_end(self._check_growable, row)
-            if row.encryption != NONE and not await to_end(self._growth.is_open, row):
+            if recorded.encrypts(row, -1) and not await to_end(self._growth.is_open, row):
                 must_have(secret, row)
             if not row.overcommit:
                 await to_end(self._host.state_dir.check_free, size_bytes)
@@ -280,7 +280,9 @@ class Volumes:
         # What somebody has as raw blocks is no filesystem for the kernel.
         if row.origin == recorded.FOREIGN:
             return False
-        return self._resize.is_mounted(row) if row.encryption == NONE else self._growth.is_open(row)
+        if row.encryption != NONE and self._growth.is_open(row):
+            return True
+        return row.encryption != recorded.WHOLE and self._resize.is_mounted(row)
 
     async def _grow_file(self, row: VolumeRow, secret: SecretBuffer | None) -> VolumeRow:
         try:
@@ -296,7 +298,7 @@ class Volumes:
     async def _grown(self, row: VolumeRow, secret: SecretBuffer | None = None) -> int:
         """Let file and last filesystem have the size that is recorded."""
         if await to_end(self._grows_in_use, row):
-            return await (self._resize.grow(row) if row.encryption == NONE else self._growth.grow(row, secret))
+            return await (self._growth.grow(row, secret) if recorded.encrypts(row, -1) else self._resize.grow(row))
 
         async def note(last_bytes: int) -> None:
             # A growth that was cut off, asked for again: that the copy is in place would be told by no size.
@@ -315,7 +317,7 @@ class Volumes:
         with self._settled_later(row):
             if last_bytes is None:
                 await self._database.write(lambda c: recorded.undo_grow(c, row.id))
-            elif now.encryption != NONE:
+            elif recorded.encrypts(now, -1):
                 if last_bytes:
                     await self._database.write(lambda c: recorded.finish_grow(c, row.id, last_bytes))
             elif last or await to_end(self._resize.is_filled, row):
@@ -419,13 +421,14 @@ class Volumes:
     async def _finish_growth(self, row: VolumeRow) -> None:
         """Of one that grew while it was in use: what is not done yet, if it can be done now."""
         last_bytes = await to_end(self._files.grown_last, row)
-        if last_bytes is None or (row.encryption != NONE and last_bytes):
+        encrypted = recorded.encrypts(row, -1)
+        if last_bytes is None or (encrypted and last_bytes):
             return
-        if row.encryption == NONE and await to_end(self._resize.is_filled, row):
+        if not encrypted and await to_end(self._resize.is_filled, row):
             return
         try:
             grown = await self._grown(row)
-            if row.encryption != NONE:
+            if encrypted:
                 await self._database.write(lambda c: recorded.finish_grow(c, row.id, grown))
         except SysprocError as failure:
             log.warning("growth not finished: the filesystem is smaller than its volume", error=failure.brief)

@@ -47,6 +47,7 @@ class Filesystem:
     """One filesystem of a volume; a UUID of 36 characters. compression: `ALGORITHM[:LEVEL]`; empty: none.
 
     grown_bytes: of the last one, while an encrypted volume grows in a copy: its size there. 0: nothing is known yet.
+    plain: of a volume whose partitions are encrypted, each by itself, this one is not; so only what others have made.
     """
 
     label: str
@@ -55,6 +56,7 @@ class Filesystem:
     uuid: str
     compression: str = ""
     grown_bytes: int = 0
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ class VolumeRow:
     revision: int
     encryption: str = NONE
     snapshot: SnapshotOf | None = None
+
+
+def encrypts(row: VolumeRow | NewVolume, at: int) -> bool:
+    """Whether this filesystem of a volume is encrypted."""
+    return row.encryption == WHOLE or (row.encryption == FILESYSTEMS and not row.filesystems[at].plain)
 
 
 @dataclass(frozen=True)
@@ -443,7 +450,7 @@ def shrinks(row: VolumeRow, size_bytes: int) -> InvalidArgument:
 
 def check_grown(row: VolumeRow, size_bytes: int) -> None:
     """Raise InvalidArgument for a size to which the kernel grows no such filesystem."""
-    last, header = row.filesystems[-1], DATA_OFFSET if row.encryption == FILESYSTEMS else 0
+    last, header = row.filesystems[-1], DATA_OFFSET if row.encryption != WHOLE and encrypts(row, -1) else 0
     missing = LEAST_GROWN_BTRFS - (last.size_bytes - header + size_bytes - row.size_bytes)
     if last.type == "btrfs" and missing > 0:
         raise InvalidArgument(

@@ -5,6 +5,7 @@ What opens them, and what can be seen of them, is in `tests.e2e.test_encrypted_v
 """
 
 import io
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from sysproc.storage.decrypted.sectors import DecryptedSectors
 from sysproc.storage.luks.key_derivation import Cost
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import open_volume, unlock
+from sysproc.storage.vsf.clone import fresh_vsf
+from sysproc.storage.vsf.layout import Wanted, least_disk_bytes, plan
 from sysproc_client import Client, Container, FailedPrecondition, PermissionDenied, SysprocError, Volume
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.encrypted import encrypted_image, volume_processes
@@ -179,7 +182,7 @@ def test_the_first_mount_works_its_key_out_once(
 ) -> None:
     plain = tmp_path / "plain"
     subprocess.run(["mke2fs", "-q", "-b", "4096", plain, "16M"], check=True)
-    slow = Cost(passes=40, memory_kib=32 << 10, lanes=1)
+    slow = Cost(passes=12, memory_kib=32 << 10, lanes=1)
     got = client.volumes.import_from("got", encrypted_image(plain, tmp_path / "image", slow), trusted=True)
     with ThreadPoolExecutor(1) as thread:
         mounting, seen = thread.submit(got.mount, box, "/got", secret=SECRET), set[int]()
@@ -196,3 +199,49 @@ def test_what_is_encrypted_otherwise_is_refused_unless_it_is_just_kept(client: C
         client.volumes.import_from("got", file, trusted=True)
     assert refused.value.reason == "LUKS_NOT_SUPPORTED" and client.volumes.list() == []
     assert client.volumes.import_from("got", file, as_is=True).encryption == ""
+
+
+def mixed_disk(file: Path, work: Path) -> Path:
+    """A disk with one ext4 in plain sight, and one in LUKS."""
+    plain = work / "filesystem"
+    subprocess.run(["mke2fs", "-q", "-b", "4096", plain, "16M"], check=True)
+    safe = encrypted_image(plain, work / "safe").read_bytes()
+    sizes = (("open", plain.read_bytes()), ("safe", safe))
+    gpt = plan([Wanted(label, len(data)) for label, data in sizes], least_disk_bytes([len(data) for _, data in sizes]))
+    with file.open("wb+") as made:
+        fresh_vsf(made.fileno(), gpt)
+        for partition, (_, data) in zip(gpt.partitions, sizes, strict=True):
+            os.pwrite(made.fileno(), data, partition.offset_bytes)
+    return file
+
+
+def test_of_a_disk_with_some_encrypted_partitions_each_is_what_it_is(
+    client: Client, daemon: RunningDaemon, tmp_path: Path, box: Container
+) -> None:
+    got = client.volumes.import_from("got", mixed_disk(tmp_path / "image", tmp_path), trusted=True)
+    assert {one.label: one.encrypted for one in got.filesystems} == {"open": False, "safe": True}
+    assert got.encryption == "fs" and got.refresh().key_slots == {"open": [], "safe": [0]}
+    got.mount(box, "/open", filesystem="open")
+    with pytest.raises(FailedPrecondition, match="locked"):
+        got.mount(box, "/safe", filesystem="safe")
+    got.mount(box, "/safe", filesystem="safe", secret=SECRET)
+    says(box, "echo one >/open/file; echo two >/safe/file; sync")
+    assert {one.filesystem for one in got.refresh().attached_to} == {"open", "safe"}
+    copy = got.clone("copy")
+    copy.mount(box, "/copy", filesystem="open", read_only=True)
+    assert says(box, "cat /copy/file") == b"one\n"
+    client.volumes.unmount(box, "/copy")
+    got.lock(force=True)
+    assert volume_processes(daemon) == [] and [one.filesystem for one in got.refresh().attached_to] == ["open"]
+    assert says(box, "cat /open/file") == b"one\n"
+    client.volumes.unmount(box, "/open")
+    got.change_key(SECRET, "another")
+    assert [(one.filesystem, one.result) for one in got.check(secret="another")] == [
+        ("open", "clean"),
+        ("safe", "clean"),
+    ]
+    grown = got.grow("96M", secret="another")
+    assert grown.filesystems[1].size_bytes == 96 * MIB - 18 * MIB
+    got.mount(box, "/safe", filesystem="safe", secret="another")
+    assert says(box, "cat /safe/file") == b"two\n"
+    got.lock(force=True)

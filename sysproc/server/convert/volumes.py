@@ -19,7 +19,7 @@ from sysproc.server.convert.basics import page_size, timestamp
 from sysproc.server.validate import MIB, Findings
 from sysproc.storage import volumes as recorded
 from sysproc.storage.hierarchy import ContainerRow
-from sysproc.storage.volumes import Filesystem, NewVolume, Page, SnapshotOf, VolumeRow
+from sysproc.storage.volumes import NewVolume, Page, SnapshotOf, VolumeRow
 from sysproc.storage.vsf.layout import TABLES_BYTES, aligned, least_disk_bytes
 from sysproc.volume_keys import LockState
 from sysproc.volume_mounts import Attachment, WantedMount
@@ -272,7 +272,7 @@ def _to_proto(row: VolumeRow | NewVolume, created_at: float | None) -> pb.Volume
         name=row.name,
         owner_id=row.owner_id or 0,
         size_bytes=row.size_bytes,
-        filesystems=[_filesystem_to_proto(one) for one in row.filesystems],
+        filesystems=[_filesystem_to_proto(row, at) for at in range(len(row.filesystems))],
         on_destroy=ON_DESTROY_NUMBERS[row.on_destroy],
         create_time=timestamp(created_at),
         encryption=ENCRYPTION_NUMBERS[row.encryption],
@@ -286,13 +286,15 @@ def _snapshot_to_proto(snapshot: SnapshotOf) -> pb.SnapshotOf:
     return pb.SnapshotOf(name=snapshot.name, owner_id=owner, time=timestamp(snapshot.at))
 
 
-def _filesystem_to_proto(one: Filesystem) -> pb.Filesystem:
+def _filesystem_to_proto(row: VolumeRow | NewVolume, at: int) -> pb.Filesystem:
+    one = row.filesystems[at]
     return pb.Filesystem(
         label=one.label,
         type=TYPE_NUMBERS.get(one.type, pb.FILESYSTEM_TYPE_UNSPECIFIED),
         size_bytes=one.size_bytes,
         uuid=one.uuid,
         compression=one.compression,
+        encrypted=recorded.encrypts(row, at),
     )
 
 

@@ -79,7 +79,7 @@ IMAGE = Image("i", "ab" * 32, 1, 2, 3, 4, 5.5, 6, 7, {"trusted.a": 8})
 
 OF = SnapshotOf("o", f"{9:016x}", 7.5)
 ONE = Filesystem("data", "btrfs", 2**29, UUID, "zstd:3")
-VOLUME = NewVolume(5, 7, "v", 2**30, (ONE,), "reparent", False, snapshot=OF)
+VOLUME = NewVolume(5, 7, "v", 2**30, (ONE,), "reparent", False, encryption="whole", snapshot=OF)
 CHECKED = Checked("data", "clean", "what it said")
 VOLUME_ROW = VolumeRow(**vars(VOLUME), state="ready", grown_from=None, created_at=1.5, created_revision=1, revision=2)
 

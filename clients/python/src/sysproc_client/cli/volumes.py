@@ -390,6 +390,7 @@ def filesystems_json(volume: "Volume") -> list[dict[str, Any]]:
             "type": TYPE_NAMES.get(one.type, "unknown"),
             "size": one.size_bytes,
             "uuid": one.uuid,
+            "encrypted": one.encrypted,
             "key_slots": list(one.key_slots),
             "compression": one.compression,
         }
