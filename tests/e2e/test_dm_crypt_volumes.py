@@ -117,6 +117,18 @@ def test_it_goes_with_its_container_whoever_is_killed(client: Client, daemon: Ru
     assert not data.refresh().unlocked
 
 
+@pytest.mark.parametrize("encrypt", ["fs", "whole"])
+def test_a_snapshot_while_it_is_mounted_has_what_was_written(client: Client, box: Container, encrypt: str) -> None:
+    """The loop device below dm-crypt is nobody's raw disk."""
+    data = client.volumes.create("data", size="48M", encrypt=encrypt, secret=SECRET)
+    data.mount(box, "/data", secret=SECRET)
+    says(box, "echo kept >/data/file; sync")
+    kept = data.snapshot("kept")
+    kept.mount(box, "/kept", secret=SECRET, read_only=True)
+    assert says(box, "cat /kept/file") == b"kept\n"
+    client.volumes.unmount(box, "/kept")
+
+
 def test_its_key_is_shown_by_no_table(client: Client, box: Container) -> None:
     data = client.volumes.create("data", size="48M", encrypt="fs", secret=SECRET)
     data.mount(box, "/data", secret=SECRET)

@@ -59,13 +59,22 @@ class Places:
 
     def devices(self) -> Mapping[str, str]:
         """The loop devices that there are, each with the type of what is on it; empty: none that we know."""
-        offsets = {device: offset_of(device) for device in loops_backed_by(self.file)}
+        below = {device for device in loops_backed_by(self.file) if not is_mapped(device)}
+        offsets = {device: offset_of(device) for device in below}
         found = {device: self.parts.get(offset, "") for device, offset in offsets.items() if offset != FREE}
         if self.inside:
             there = os.stat(self.file)
             ours = {path: name.filesystem for path, name in named_devices().items() if name.is_of(there)}
             found.update({path: self.inside[number] for path, number in ours.items() if number is not None})
         return found
+
+
+def is_mapped(device: str) -> bool:
+    """Whether device mapper has it below a device of its own (sysfs, `holders`): that one is looked at itself."""
+    try:
+        return any(Path("/sys/block", Path(device).name, "holders").iterdir())
+    except FileNotFoundError:  # the device went away
+        return False
 
 
 def thaw(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
