@@ -3,32 +3,31 @@
     free      above the reserve ── look again when it could be used up at the earliest
        │ below
        ▼
-    full      every ext4 in a file of ours gives no more room (ENOSPC inside); event, log
+    full      every ext4 and xfs in a file of ours gives no more room (ENOSPC inside); event, log
        │ twice the reserve is free
        ▼
     free      they give it again; event, log
 
-Files are sparse, so a filesystem may have room that the host's disk has not; its loop device could then only say EIO,
-of data that was taken already, and a journal that cannot be written ends the filesystem until it is mounted again. The
-reserve is for what was accepted before, for journals, and for the service's own records. btrfs and xfs have no such
-knob: there the EIO stays (docs/VSF.md).
+Files are sparse, so a filesystem may have room that the host's disk has not; its loop device could then only say that
+there is none, of data that was taken already, and a journal that cannot be written ends the filesystem until it is
+mounted again. The reserve is for what was accepted before, for journals, and for the service's own records. btrfs
+cannot be told: there it stays so (docs/VSF.md). How the others are is in `sysproc.disk_filesystems`.
 """
 
 import asyncio
-import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import structlog
 
+from sysproc.disk_filesystems import DiskFilesystems
 from sysproc.errors import ResourceExhausted
-from sysproc.linux.ext4 import delayed_allocation_bytes, reserve_all_clusters, reserve_usual_clusters
-from sysproc.linux.loop import loops_by_file
+from sysproc.isolation.launcher_client import Launcher
+from sysproc.linux.vmstat import unwritten_bytes
 from sysproc.storage.database import Database
 from sysproc.storage.events import write_event
+from sysproc.storage.state_dir import StateDir
 from sysproc.to_end import to_end
 
 log = structlog.get_logger()
@@ -37,11 +36,11 @@ log = structlog.get_logger()
 RESERVE_PART, MOST_RESERVE = 8, 256 << 20
 # With more than this, what is accepted and not written yet (a fifth of the memory) does not matter.
 NEAR_BYTES = 64 << 30
+# So many times the reserve from the end each filesystem is asked; before, what the host has in memory is bound enough.
+NEAR_RESERVES = 3
 # All writers together do not fill it faster, memory included; looked at no less and no more often than this.
 FASTEST_BYTES_S = 4 << 30
 LEAST_PAUSE_S, MOST_PAUSE_S, FULL_PAUSE_S = 0.05, 5.0, 0.25
-# The device of a filesystem that was unmounted just now, or of one that is no ext4.
-_NONE_THERE = (errno.ENOENT, errno.ENODEV)
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Room:
 
     free_bytes: int
     reserve_bytes: int
+    size_bytes: int
 
     def is_full(self, before: bool) -> bool:
         """What was full is so until there is twice as much."""
@@ -60,18 +60,42 @@ class Room:
         return min(max((self.free_bytes - self.reserve_bytes) / FASTEST_BYTES_S, LEAST_PAUSE_S), MOST_PAUSE_S)
 
 
+@dataclass(frozen=True)
+class DiskState:
+    """What there is to be told of the disk with the state directory. enough_bytes: from when on there is room again."""
+
+    full: bool
+    free_bytes: int
+    enough_bytes: int
+    size_bytes: int
+
+
 class DiskWatch:
     """One instance, from one event loop; for all files below a state directory."""
 
-    def __init__(self, state_dir: Path, database: Database) -> None:
+    def __init__(self, state_dir: StateDir, launcher: Launcher, database: Database) -> None:
         self._state_dir, self._database = state_dir, database
-        self._full = False
+        self._filesystems = DiskFilesystems(state_dir, launcher)
+        self._full, self._xfs_is_open = False, False
+        # Not waited for by a look: it may meet one that is frozen.
+        self._of_xfs: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Look until cancelled. What a daemon before this one has left full is opened again by the first look."""
-        await to_end(self._let, reserve_usual_clusters)
-        while True:  # noqa: ASYNC110  # nothing tells of the room on a disk
-            await asyncio.sleep(await self._look_or_say())
+        try:
+            await to_end(self._filesystems.open_ext4)
+            while True:  # noqa: ASYNC110  # nothing tells of the room on a disk
+                await asyncio.sleep(await self._look_or_say())
+        finally:
+            if self._of_xfs is not None:
+                self._of_xfs.cancel()
+                await asyncio.wait({self._of_xfs})
+            self._filesystems.let_go()
+
+    async def state(self) -> DiskState:
+        """As it is at this moment."""
+        room = await to_end(self._disk)
+        return DiskState(self._full, room.free_bytes, 2 * room.reserve_bytes, room.size_bytes)
 
     async def _look_or_say(self) -> float:
         try:
@@ -85,33 +109,45 @@ class DiskWatch:
         room = await to_end(self._room)
         full = room.is_full(self._full)
         if full:  # each time: more may have been mounted meanwhile
-            await to_end(self._let, reserve_all_clusters)
+            await to_end(self._filesystems.close_ext4)
         elif self._full:
-            await to_end(self._let, reserve_usual_clusters)
-        if full != self._full:
-            self._full = full
+            await to_end(self._filesystems.open_ext4)
+        told, self._full = self._full, full
+        self._settle_xfs()
+        if full != told:
             await self._tell(room)
         return FULL_PAUSE_S if full else room.lasts_s()
 
-    def _room(self) -> Room:
-        disk = os.statvfs(self._state_dir)
-        free = disk.f_bavail * disk.f_frsize
-        reserve = min(disk.f_blocks * disk.f_frsize // RESERVE_PART, MOST_RESERVE)
-        accepted: list[int] = []
-        if free < NEAR_BYTES:
-            self._let(lambda device: accepted.append(delayed_allocation_bytes(device)))
-        return Room(free - sum(accepted), reserve)
+    def _settle_xfs(self) -> None:
+        """Begin to close or open them, if that is to be done and nothing of it is under way."""
+        if self._of_xfs is None or self._of_xfs.done():
+            if self._full and self._filesystems.open_xfs_is_there():
+                self._of_xfs = asyncio.create_task(self._let_xfs(give=False))
+            elif not self._full and not self._xfs_is_open:
+                self._of_xfs = asyncio.create_task(self._let_xfs(give=True))
 
-    def _let(self, change: Callable[[str], None]) -> None:
-        """Do something with each device of a file of ours that has an ext4 mounted."""
-        for file, devices in loops_by_file().items():
-            if self._state_dir in Path(file).parents:
-                for device in devices:
-                    try:
-                        change(device)
-                    except OSError as failure:
-                        if failure.errno not in _NONE_THERE:
-                            raise
+    async def _let_xfs(self, *, give: bool) -> None:
+        self._xfs_is_open = False
+        try:
+            await (self._filesystems.open_xfs() if give else self._filesystems.close_xfs())
+            self._xfs_is_open = give
+        except Exception:
+            log.exception("xfs could not be told of the room on the host's disk", give=give)
+            await asyncio.sleep(MOST_PAUSE_S)
+
+    def _disk(self) -> Room:
+        disk = os.statvfs(self._state_dir.path)
+        size = disk.f_blocks * disk.f_frsize
+        return Room(disk.f_bavail * disk.f_frsize, min(size // RESERVE_PART, MOST_RESERVE), size)
+
+    def _room(self) -> Room:
+        room = self._disk()
+        left = room.free_bytes - (unwritten_bytes() if room.free_bytes < NEAR_BYTES else 0)
+        if left < NEAR_RESERVES * room.reserve_bytes:
+            left = room.free_bytes - self._filesystems.accepted_bytes()
+        else:
+            self._filesystems.let_go()
+        return replace(room, free_bytes=left)
 
     async def _tell(self, room: Room) -> None:
         kind = "disk.full" if self._full else "disk.room"

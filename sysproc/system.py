@@ -1,15 +1,17 @@
-"""The verb of the system: what this service and this kernel are.
+"""The verb of the system: what this service and this kernel are, and what room is left.
 
-Gathered once, when first asked: a kernel does not change under a running daemon. What each feature is used for is in
-`sysproc.isolation.kernel_features`; nothing of gRPC belongs here.
+What is known of the kernel is gathered once, when first asked: it does not change under a running daemon. What each
+feature is used for is in `sysproc.isolation.kernel_features`, who watches the disk in `sysproc.disk_watch`; nothing of
+gRPC belongs here.
 """
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from sysproc.disk_watch import DiskState
 from sysproc.isolation import kernel_features
 from sysproc.isolation.cgroups import CgroupMode, CgroupTree
 from sysproc.isolation.kernel_features import Finding, Where
@@ -19,7 +21,7 @@ from sysproc.to_end import to_end
 
 @dataclass(frozen=True)
 class SystemInfo:
-    """Versions, and what this kernel can do."""
+    """Versions, what this kernel can do, and the disk with the state directory."""
 
     version: str
     kernel_release: str
@@ -28,13 +30,17 @@ class SystemInfo:
     features: Sequence[Finding]
     python_version: str
     grpc_version: str
+    disk: DiskState
 
 
 class System:
     """What there is to know about this host; one instance."""
 
-    def __init__(self, cgroups: CgroupTree, state_dir: StateDir) -> None:
+    def __init__(
+        self, cgroups: CgroupTree, state_dir: StateDir, disk_state: Callable[[], Awaitable[DiskState]]
+    ) -> None:
         self._where, self._found = Where(cgroups, state_dir.path), list[Finding]()
+        self._disk_state = disk_state
 
     async def info(self) -> SystemInfo:
         """All of it."""
@@ -49,4 +55,5 @@ class System:
             features=self._found,
             python_version=platform.python_version(),
             grpc_version=version("grpcio"),
+            disk=await self._disk_state(),
         )

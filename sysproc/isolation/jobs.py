@@ -15,6 +15,7 @@
     replay       image file             mounts a filesystem of it once, for its log
     renew_xfs    image file             the same, and another UUID
     thaw                                thaws what a copy has left frozen (`sysproc.isolation.volumes.freeze`)
+    reserve_xfs                         those that give out no more room (`sysproc.isolation.volumes.reserve`)
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 
@@ -42,6 +43,7 @@ from sysproc.isolation.volumes.copy import copy_volume, renew_xfs, replay
 from sysproc.isolation.volumes.detach import detach
 from sysproc.isolation.volumes.freeze import thaw
 from sysproc.isolation.volumes.grow import grow_mounted
+from sysproc.isolation.volumes.reserve import reserve_xfs
 from sysproc.isolation.volumes.shrink import shrink
 from sysproc.linux.files import syncfs
 from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, loop_configure
@@ -150,6 +152,7 @@ JOBS: dict[str, Job] = {
     "replay": replay,
     "renew_xfs": renew_xfs,
     "thaw": thaw,
+    "reserve_xfs": reserve_xfs,
     "attach": attach,
     "detach": detach,
 }

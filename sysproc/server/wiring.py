@@ -245,7 +245,9 @@ def make_parts(
     exports, imports = VolumeExports(host, volumes, copies.files), VolumeImports(host, volumes, jails)
     verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw, packing, copies, exports, imports)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
-    ours = our_services(host, verbs, starts)
+    disk_watch = DiskWatch(host.state_dir, host.launcher, host.database)
+    system = System(host.cgroups, host.state_dir, disk_watch.state)
+    ours = our_services(host, verbs, system, starts)
     health = Health(descriptor.full_name for descriptor, _ in ours)
     table = list(all_served(ours, health))
     resolver = Resolver(host.database)
@@ -258,7 +260,7 @@ def make_parts(
         volume_watch=watch,
         copies=copies,
         lifetimes=lifetimes,
-        disk_watch=DiskWatch(host.state_dir.path, host.database),
+        disk_watch=disk_watch,
         relay=relay,
         listeners=listeners,
         health=health,
@@ -296,7 +298,7 @@ class Verbs:
     imports: VolumeImports
 
 
-def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
+def our_services(host: Host, verbs: Verbs, known: System, starts: Starts) -> list[Service]:
     """The services of the API and what answers each."""
     container = container_service_pb2.DESCRIPTOR.services_by_name["ContainerService"]
     process = process_service_pb2.DESCRIPTOR.services_by_name["ProcessService"]
@@ -313,7 +315,7 @@ def our_services(host: Host, verbs: Verbs, starts: Starts) -> list[Service]:
         (process, ProcessService(verbs.containers, verbs.processes, starts)),
         (image, ImageService(host.images)),
         (volume, volume_service(verbs, starts)),
-        (system, SystemService(verbs.containers, System(host.cgroups, host.state_dir), permitted)),
+        (system, SystemService(verbs.containers, known, permitted)),
     ]
 
 

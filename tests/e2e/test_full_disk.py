@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
 from sysproc.linux.mounts import MNT_DETACH, mount, umount2
 from sysproc_client import Client, Container, LimitExceeded, SysprocError
 from tests.archives import Archive
+from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
 
@@ -193,6 +195,60 @@ def test_a_disk_that_gets_full_is_enospc_inside_an_event_outside_and_no_damage(
     assert int(whole.stdout) == int(result.stdout)
     box.destroy()
     data.delete()
+
+
+# What is in a file, where one has to be told of the room on the disk in another way.
+KINDS: dict[str, dict[str, Any]] = {
+    "xfs": {"fs": "xfs", "size": "320M"},
+    "encrypted": {"encrypt": "fs", "secret": "a passphrase", "size": "200M"},
+    "encrypted as a whole": {"encrypt": "whole", "secret": "a passphrase", "size": "200M"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_others_than_a_plain_ext4_are_told_of_the_room_on_the_disk(
+    client: Client, daemon: RunningDaemon, ballast: Path, kind: str
+) -> None:
+    """Before there is none: so nothing of what they have accepted is lost."""
+    if kind == "xfs" and ("xfs" not in Path("/proc/filesystems").read_text() or shutil.which("mkfs.xfs") is None):
+        pytest.skip("no xfs here")
+    resize(ballast.parent, 4 * DISK_BYTES)
+    box = client.create(overcommit=True)
+    data = client.volumes.create("data", overcommit=True, **KINDS[kind])
+    secret = KINDS[kind].get("secret")
+    data.mount(box, "/data", secret=secret)
+    before = len(events(daemon))
+    fill(ballast, left=54 << 20)  # an eighth of it is the reserve: 48 MiB
+    result = box.run(["sh", "-c", FILL])
+    assert b"No space left on device" in result.stderr
+    assert os.statvfs(ballast.parent).f_bavail > 0 and events(daemon)[before:] == ["disk.full"]
+    ballast.unlink()
+    wait_until(lambda: events(daemon)[before:] == ["disk.full", "disk.room"], "there is room again")
+    again = ["sh", "-c", "until dd if=/dev/zero of=/data/0 bs=16k count=1 conv=fsync; do sleep 0.1; done"]
+    assert box.run(again, timeout=60).exit_code == 0
+    client.volumes.unmount(box, "/data")
+    data.mount(box, "/data", secret=secret)
+    whole = box.run(["sh", "-c", "find /data -type f -size 16k | wc -l"])
+    assert int(whole.stdout) == int(result.stdout)
+    box.destroy()
+    data.delete()
+    resize(ballast.parent, DISK_BYTES)
+
+
+def test_that_the_disk_is_full_is_said_with_what_to_do(
+    client: Client, daemon: RunningDaemon, ballast: Path, sysproc: Sysproc
+) -> None:
+    assert not client.system_info().disk.full
+    fill(ballast, left=LEFT_BYTES)
+    wait_until(lambda: client.system_info().disk.full, "the service has seen it")
+    disk = client.system_info().disk
+    assert disk.free_bytes <= disk.enough_bytes < disk.size_bytes
+    info, found = sysproc("info").stdout.decode(), sysproc("doctor").stdout.decode()
+    assert "containers get no more of it" in info and "Free some space" in info
+    assert "disk: The disk with the state directory: full" in found and "Free some space" in found
+    ballast.unlink()
+    wait_until(lambda: not client.system_info().disk.full, "there is room again")
+    assert "free" in sysproc("info").stdout.decode() and "Free some space" not in sysproc("info").stdout.decode()
 
 
 # As fast as it can, beside one that syncs what it has; when it is told to.

@@ -6,6 +6,7 @@ What is known about the kernel is gathered by `sysproc.system`; a caller is iden
 from collections.abc import Iterable
 
 from nightos.sysproc.v1 import system_service_pb2 as service
+from sysproc.disk_watch import DiskState
 from sysproc.isolation.cgroups import CgroupMode
 from sysproc.isolation.kernel_features import Finding
 from sysproc.server.peer import Caller
@@ -43,6 +44,14 @@ def info_to_proto(info: SystemInfo) -> service.GetSystemInfoResponse:
         features=map(feature_to_proto, info.features),
         python_version=info.python_version,
         grpc_version=info.grpc_version,
+        disk=disk_to_proto(info.disk),
+    )
+
+
+def disk_to_proto(disk: DiskState) -> service.Disk:
+    """The disk with the state directory."""
+    return service.Disk(
+        full=disk.full, free_bytes=disk.free_bytes, enough_bytes=disk.enough_bytes, size_bytes=disk.size_bytes
     )
 
 

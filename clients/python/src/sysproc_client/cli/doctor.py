@@ -17,12 +17,13 @@ import click
 from sysproc_client.cli.host_checks import ERROR, FINE, NOTE, SEVERITIES, WARNING, Finding, Host, look_at
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.output import escaped, print_document
+from sysproc_client.cli.system import disk_to_do, state_of_disk
 from sysproc_client.cli.tables import coloured
 from sysproc_client.cli.versions import mismatch
 from sysproc_client.version import VERSION
 
 if TYPE_CHECKING:
-    from nightos.sysproc.v1.system_service_pb2 import GetSystemInfoResponse, KernelFeature
+    from nightos.sysproc.v1.system_service_pb2 import Disk, GetSystemInfoResponse, KernelFeature
 
 EXIT_CODES = {FINE: 0, NOTE: 0, WARNING: 1, ERROR: 2}
 # What the service says where there is nothing instead.
@@ -81,14 +82,22 @@ def authority(me: Any) -> Finding:
 
 
 def service(endpoint: str, info: "GetSystemInfoResponse | None") -> Iterator[Finding]:
-    """That it answers, its version, its kernel's features."""
+    """That it answers, its version, its disk, its kernel's features."""
     yield Finding("service", FINE, f"sysprocd answers at {endpoint}.")
     if info is None:
         return
     apart = mismatch(VERSION, info.version)
     yield Finding("version", WARNING if apart else FINE, f"sysproc {VERSION}, sysprocd {info.version}.", apart)
+    if info.HasField("disk"):  # an older service says nothing of it
+        yield of_disk(info.disk)
     for feature in info.features:
         yield of_feature(feature, info.kernel_release)
+
+
+def of_disk(disk: "Disk") -> Finding:
+    """The one with the state directory."""
+    what = f"The disk with the state directory: {state_of_disk(disk)}."
+    return Finding("disk", WARNING if disk.full else FINE, what, disk_to_do(disk) if disk.full else "")
 
 
 def of_feature(feature: "KernelFeature", release: str) -> Finding:

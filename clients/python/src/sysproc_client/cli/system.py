@@ -1,12 +1,16 @@
 """Subcommands about the service itself: whoami, info. Its version is in `sysproc_client.cli.versions`."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import print_document
+from sysproc_client.cli.output import human_size, print_document
 from sysproc_client.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from nightos.sysproc.v1.system_service_pb2 import Disk
 
 CGROUP_MODES = {1: "unified (version 2)", 2: "hybrid (version 1 controllers)", 3: "legacy (version 1)"}
 
@@ -60,10 +64,30 @@ def info_command(options: Options) -> None:
     }
     facts["cgroups"] = CGROUP_MODES.get(info.cgroup_mode, "unknown")
     if options.for_programs:
-        print_document(options.output, {**facts, "features": features})
+        disk = {name: getattr(info.disk, name) for name in ("full", "free_bytes", "enough_bytes", "size_bytes")}
+        print_document(options.output, {**facts, "disk": disk, "features": features})
         return
+    if info.HasField("disk"):  # an older service says nothing of it
+        facts["disk"] = state_of_disk(info.disk)
     for name, value in facts.items():
         click.echo(f"{name:15} {value}")
+    if info.disk.full:
+        click.echo(f"{'':15} {disk_to_do(info.disk)}")
     columns = ("name", "usable", "since", *(("fallback",) if options.wide else ()), "detail")
     rows = [tuple({**one, "usable": "yes" if one["usable"] else "no"}[name] for name in columns) for one in features]
     print_table(("feature", *columns[1:]), rows, cut_last=not options.wide)
+
+
+def state_of_disk(disk: "Disk") -> str:
+    """The disk with the state directory, in words."""
+    room = f"{human_size(disk.free_bytes)} of {human_size(disk.size_bytes)} free"
+    return f"full ({room}): containers get no more of it" if disk.full else room
+
+
+def disk_to_do(disk: "Disk") -> str:
+    """What to do about one that is full."""
+    enough = human_size(disk.enough_bytes)
+    return (
+        f"Free some space on it, or destroy what is not needed, until {enough} are free: then all go on by themselves."
+        " A btrfs that has become read-only is to be unmounted and mounted again."
+    )
