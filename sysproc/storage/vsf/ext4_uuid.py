@@ -8,6 +8,7 @@ import os
 import struct
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 
 from sysproc.crc32c import over
 from sysproc.errors import InvalidArgument
@@ -62,12 +63,17 @@ def with_uuid(block: bytes, new: uuid.UUID, label: str | None = None) -> bytes:
     after = _UUID_AT + _IDENTITY_BYTES
     name = block[_LABEL_AT:after] if label is None else label.encode()[:LABEL_BYTES]
     identity = new.bytes + name.ljust(LABEL_BYTES, b"\0")
-    difference = bytes(one ^ other for one, other in zip(block[_UUID_AT:after], identity, strict=True))
-    checksum, changed = _field(block, _CHECKSUM_AT, "<I"), over(0, difference)
+    checksum = _field(block, _CHECKSUM_AT, "<I") ^ _change_of_checksum(block[_UUID_AT:after], identity)
+    return block[:_UUID_AT] + identity + block[after:_CHECKSUM_AT] + struct.pack("<I", checksum)
+
+
+@lru_cache(maxsize=1)  # all copies of a superblock have the same ones: 13 of them, of 64 GiB
+def _change_of_checksum(before: bytes, identity: bytes) -> int:
+    changed, found = over(0, bytes(one ^ other for one, other in zip(before, identity, strict=True))), 0
     for bit, at_end in enumerate(_BITS_AT_END):
         if changed >> bit & 1:
-            checksum ^= at_end
-    return block[:_UUID_AT] + identity + block[after:_CHECKSUM_AT] + struct.pack("<I", checksum)
+            found ^= at_end
+    return found
 
 
 def check_ours(superblock: bytes) -> None:
