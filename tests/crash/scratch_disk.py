@@ -31,7 +31,8 @@ class NoSuchDisk(Exception):
 class ScratchDisk:
     """The inner filesystem is at `mounted`. A context manager."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, inner_bytes: int = INNER_BYTES) -> None:
+        self._inner_bytes = inner_bytes
         self._directory, self._stack, self._numbers = directory, ExitStack(), count(1)
         self._outer = directory / "outer"
         self.mounted = directory / "inner"
@@ -40,7 +41,7 @@ class ScratchDisk:
         with self._stack:
             made(self._directory / "outer.img", OUTER_BYTES)
             self._stack.enter_context(xfs(self._directory / "outer.img", self._outer))
-            made(self._outer / "disk.img", INNER_BYTES)
+            made(self._outer / "disk.img", self._inner_bytes)
             self._stack.enter_context(xfs(self._outer / "disk.img", self.mounted, LO_FLAGS_DIRECT_IO))
             self._stack = self._stack.pop_all()
         return self
