@@ -10,6 +10,8 @@ from benchmarks.load import Load
 from benchmarks.measure import Timing
 from benchmarks.volumes import Io
 
+IO_COLUMNS = ("job", "volume", "host", "ratio", "mount -o loop")
+
 
 def titled(title: str, *columns: str) -> Table:
     """An empty table."""
@@ -41,16 +43,17 @@ def flood_table(timings: Sequence[Timing]) -> Table:
     return drawn
 
 
-def io_rows(found: Sequence[Io]) -> Iterator[tuple[str, str, str, str]]:
-    """What a volume does beside the disk that its file is on."""
+def io_rows(found: Sequence[Io]) -> Iterator[tuple[str, str, str, str, str]]:
+    """What a volume does beside the disk that its file is on, and beside another loop device there."""
     for one in found:
         name = f"{one.job}, {'direct' if one.direct else 'buffered'}"
-        yield name, f"{one.volume:.0f} {one.unit}", f"{one.host:.0f} {one.unit}", f"{one.ratio:.2f}"
+        loop = "" if one.loop is None else f"{one.loop:.0f} {one.unit}"
+        yield name, f"{one.volume:.0f} {one.unit}", f"{one.host:.0f} {one.unit}", f"{one.ratio:.2f}", loop
 
 
 def io_table(found: Sequence[Io]) -> Table:
     """The same, drawn."""
-    drawn = titled("I/O on a volume, and on the host's disk", "job", "volume", "host", "ratio")
+    drawn = titled("I/O on a volume, and on the host's disk", *IO_COLUMNS)
     for row in io_rows(found):
         drawn.add_row(*row)
     return drawn

@@ -1,8 +1,8 @@
-"""Volumes: how long it takes to make and mount one, what I/O on one costs beside the host's own disk, and memory.
+"""Volumes: how long it takes to make, mount and copy one, what I/O on one costs beside the host's own disk, and memory.
 
-Each figure stands beside that of the host's disk below it, from the same run. What encryption costs is in
-`benchmarks.encrypted_volume`. Peers with volumes of their own (podman, systemd-nspawn) are left out: a bind mount of
-theirs is the host's disk itself.
+Each figure of I/O stands beside that of the host's disk below it, and of an ext4 mounted by `mount -o loop`, from the
+same run. What encryption costs is in `benchmarks.encrypted_volume`, what others mount in `benchmarks.volume_peers`.
+`python -m benchmarks.volumes_alone` measures nothing but these.
 """
 
 import json
@@ -10,15 +10,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, product
 from pathlib import Path
 
+from benchmarks import volume_peers
 from benchmarks.measure import Timing, interleaved, timed_ms
-from sysproc_client import Client, Container
+from sysproc_client import Client, Container, Volume
+from tests.crash.scratch_disk import NoSuchDisk, ScratchDisk
+from tests.e2e.daemon import RunningDaemon
 from tests.e2e.inside import init_of
 
 PLACE = "/bench"
@@ -31,6 +34,7 @@ JOBS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("write 4k, fdatasync each", ("--rw=write", "--bs=4k", "--fdatasync=1"), False),
 )
 FILE_BYTES, SECONDS, MOUNTS = 128 << 20, 2, 20
+USED_BYTES, REFLINK_BYTES, MOST_COPIES = 200 << 20, 4 << 30, 10
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Io:
-    """One job: what the volume does, what the host's disk does."""
+    """One job: what the volume does, what the host's disk does, what an ext4 of `mount -o loop` does."""
 
     job: str
     direct: bool
     volume: float
     host: float
     unit: str
+    loop: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -89,6 +94,78 @@ def mounting(client: Client, runs: int) -> Sequence[Timing]:
     return [Timing(name, tuple(taken)) for name, taken in times.items()]
 
 
+def mounting_beside_others(client: Client, disk: Path, runs: int) -> Sequence[Timing]:
+    """Ours into a container that runs, and out again; what others do with an image."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=disk)))
+        box = client.create(image="busybox")
+        stack.callback(box.destroy)
+        volume = stack.enter_context(client.volumes.create("bench", size="1G", overcommit=True))
+
+        def ours() -> None:
+            with volume.mount(box, PLACE):
+                pass
+
+        peers = volume_peers.mounters(volume_peers.image_with_root(directory), directory)
+        return interleaved({"mount, umount": ours, **peers}, runs)
+
+
+def copying(client: Client, disk: Path, runs: int) -> Sequence[Timing]:
+    """Copies of 1 GiB with 200 MiB in it; mounted, it is frozen meanwhile. cp: of such a file, without other UUIDs."""
+    with ExitStack() as stack:
+        box = client.create(image="busybox")
+        stack.callback(box.destroy)
+        volume = stack.enter_context(client.volumes.create("bench", size="1G", overcommit=True))
+        plain = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=disk)), "plain")
+        with plain.open("wb") as file:
+            file.truncate(1 << 30)
+            file.write(os.urandom(USED_BYTES))
+        copies: list[Volume] = []
+        works: dict[str, Callable[[], object]] = {
+            "snapshot": lambda: copies.append(volume.snapshot("copy", overcommit=True)),
+            "clone": lambda: copies.append(volume.clone("copy", overcommit=True)),
+        }
+        with volume.mount(box, PLACE):
+            box.run(["sh", "-c", f"head -c {USED_BYTES} /dev/urandom > {PLACE}/used; sync"])
+            mounted = copied({f"{name}, mounted": work for name, work in works.items()}, copies, runs)
+        works["cp --sparse=always"] = lambda: cp(plain)
+        return [*copied(works, copies, runs), *mounted]
+
+
+def copied(works: Mapping[str, Callable[[], object]], copies: "list[Volume]", runs: int) -> Sequence[Timing]:
+    """Each in turn; that the copy is deleted again is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(runs):
+        for name, work in works.items():
+            times[name].append(timed_ms(work))
+            while copies:
+                copies.pop().delete()
+    return [Timing(name, tuple(taken)) for name, taken in times.items()]
+
+
+def cp(file: Path) -> None:
+    """With its end on the disk, as ours are."""
+    target = file.with_suffix(".copy")
+    volume_peers.run("cp", "--sparse=always", "--reflink=auto", file, target)
+    volume_peers.run("sync", target)
+    target.unlink()
+
+
+def copying_with_reflink(runs: int) -> Sequence[Timing]:
+    """The same, where the disk with the state directory shares blocks: an xfs of our own; none without."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sysproc-bench-")))
+        try:
+            disk = stack.enter_context(ScratchDisk(directory, inner_bytes=REFLINK_BYTES))
+        except NoSuchDisk as why:
+            print(f"copies with reflink are left out: {why}")
+            return []
+        daemon = RunningDaemon()
+        daemon.state_dir = disk.mounted / "state"
+        stack.enter_context(daemon)
+        return copying(stack.enter_context(Client(daemon.endpoint)), disk.mounted, runs)
+
+
 def io(client: Client, disk: Path) -> Sequence[Io]:
     """fio on a volume and on the disk that its file is on, in turn; none without fio."""
     if shutil.which("fio") is None:
@@ -100,20 +177,22 @@ def io(client: Client, disk: Path) -> Sequence[Io]:
         volume = client.volumes.create("bench", size="2G", overcommit=True)
         volume.mount(box, PLACE)
         host = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=disk)))
+        loop = Place(stack.enter_context(volume_peers.plain_ext4(host)))
         init = init_of(box)
         # The host's root is nobody on a volume.
         inside = Place(Path(f"/proc/{init}/root{PLACE}"), ("nsenter", f"--target={init}", "--user", "-S0", "-G0"))
         ways = product((False, True), JOBS)
-        found = [one(name, words, by_bytes, direct, inside, Place(host)) for direct, (name, words, by_bytes) in ways]
+        places = inside, Place(host), loop
+        found = [one(name, words, by_bytes, direct, places) for direct, (name, words, by_bytes) in ways]
         client.volumes.unmount(box, PLACE, force=True)
         volume.delete()
     return found
 
 
-def one(job: str, words: tuple[str, ...], by_bytes: bool, direct: bool, volume: Place, host: Place) -> Io:
-    """One job in both places."""
-    inside, outside = (fio(place, (*words, f"--direct={int(direct)}"), by_bytes) for place in (volume, host))
-    return Io(job, direct, inside, outside, "MB/s" if by_bytes else "op/s")
+def one(job: str, words: tuple[str, ...], by_bytes: bool, direct: bool, places: Sequence[Place]) -> Io:
+    """One job in the volume, on the host's disk, and on the other loop device."""
+    volume, host, loop = (fio(place, (*words, f"--direct={int(direct)}"), by_bytes) for place in places)
+    return Io(job, direct, volume, host, "MB/s" if by_bytes else "op/s", loop)
 
 
 def fio(place: Place, words: tuple[str, ...], by_bytes: bool) -> float:
@@ -157,3 +236,16 @@ def available_kib() -> float:
     os.sync()
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return float(lines["MemAvailable"].split()[0])
+
+
+def timings(client: Client, disk: Path, runs: int) -> "dict[str, Sequence[Timing]]":
+    """All that is a table of contenders, by its title."""
+    few = min(runs, MOST_COPIES)
+    found = {
+        "making volumes": making(client, runs),
+        "mounting volumes": mounting(client, runs),
+        "mounting, beside others": mounting_beside_others(client, disk, few),
+        "copying 1 GiB, 200 MiB used": copying(client, disk, few),
+        "copying 1 GiB, 200 MiB used, with reflink": copying_with_reflink(few),
+    }
+    return {title: several for title, several in found.items() if several}
