@@ -71,6 +71,11 @@ lint: setup  ## types, style, layers, proto, house rules
 man: setup  ## the man pages, in build/man
 	$(BIN)/python scripts/make-man-pages build/man
 
+.PHONY: wheels
+wheels: setup  ## wheels and source distributions of client and server, in dist
+	$(BIN)/hatchling build --directory "$(CURDIR)/dist"
+	cd clients/python && ../../$(BIN)/hatchling build --directory "$(CURDIR)/dist"
+
 bench: setup  ## measure against the peers that are installed (root); all times go to build/bench.json
 	mkdir -p build
 	$(BIN)/python -m benchmarks --json build/bench.json $(ARGS)
