@@ -61,8 +61,9 @@ test: setup .venv/.docs  ## every test that can run here; kernel, e2e and vm tes
 	scripts/install-packages vm || true
 	$(BIN)/python -m tests -- $(ARGS)
 
-test-vm: setup  ## the kernel and e2e tests on Debian 12's own kernel, under qemu (root, for the image)
+test-vm: setup  ## all that, and the Debian package, on Debian 12's own kernel, under qemu (root, for the image)
 	scripts/install-packages vm
+	scripts/install-packages deb
 	$(BIN)/python -m tests vm -- --vm=full $(ARGS)
 
 lint: setup  ## types, style, layers, proto, house rules
@@ -71,10 +72,14 @@ lint: setup  ## types, style, layers, proto, house rules
 man: setup  ## the man pages, in build/man
 	$(BIN)/python scripts/make-man-pages build/man
 
-.PHONY: wheels
+.PHONY: wheels deb
 wheels: setup  ## wheels and source distributions of client and server, in dist
 	$(BIN)/hatchling build --directory "$(CURDIR)/dist"
 	cd clients/python && ../../$(BIN)/hatchling build --directory "$(CURDIR)/dist"
+
+deb: wheels  ## a Debian package of the service and the command, for this Debian's python3, in dist
+	scripts/install-packages deb
+	scripts/make-deb dist
 
 bench: setup  ## measure against the peers that are installed (root); all times go to build/bench.json
 	mkdir -p build

@@ -98,8 +98,24 @@ def run_tests(
 
     root: the tar of a Debian root, for tests that want one.
     """
-    payload, results = directory / "payload.tar", directory / "results.raw"
+    payload = directory / "payload.tar"
     write_payload(payload, arguments)
+    return run_payload(image, payload, directory=directory, timeout_s=timeout_s, root=root)
+
+
+def run_script(image: Image, script: Path, *others: Path, directory: Path, timeout_s: float) -> Results:
+    """Boot, run a script of sh that has these files beside it, power off. It writes the results itself."""
+    payload = directory / "payload.tar"
+    with tarfile.open(payload, "w") as archive:
+        archive.add(script, "run")
+        for file in others:
+            archive.add(file, file.name)
+    return run_payload(image, payload, directory=directory, timeout_s=timeout_s)
+
+
+def run_payload(image: Image, payload: Path, *, directory: Path, timeout_s: float, root: Path | None = None) -> Results:
+    """Boot, run what is on the second disk, power off."""
+    results = directory / "results.raw"
     with results.open("wb") as file:
         file.truncate(RESULTS_SIZE)
     process = subprocess.Popen(

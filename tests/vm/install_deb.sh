@@ -1,0 +1,72 @@
+# Runs inside the virtual machine, as root: installs the package that lies beside it with Debian's own tools, uses it,
+# upgrades it while a container runs, removes it and purges it. The first step that fails ends it.
+set -eux
+cd "$(dirname "$0")"
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+mkdir -p results
+# The disk is a snapshot that nobody keeps: dpkg need not wait for it.
+echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/unsafe-io
+finish() {
+    status=$?
+    set +e
+    if [ $status -ne 0 ]; then journalctl --no-pager --unit=sysprocd | tail -n 40; fi
+    { uname --kernel-release; stat --file-system --format=%T /sys/fs/cgroup; cat /proc/1/comm; } >results/facts
+    echo $status >results/status
+    tar --create --file=/dev/vdc --directory=results .
+}
+trap finish EXIT
+
+main_pid() { systemctl show --property=MainPID --value sysprocd; }
+# The command that runs in the container; its pid as the host sees it.
+work_pid() { pgrep --full --exact 'sleep 31415'; }
+
+: ──── a first installation starts the service
+dpkg --install sysproc.deb
+systemctl is-active sysprocd
+systemctl is-enabled sysprocd
+sysprocd --version
+sysproc version
+test "$(stat --format=%a:%U:%G /run/sysproc/sysproc.sock)" = 660:root:sysproc
+test "$(stat --format=%a:%U:%G /var/lib/sysproc)" = 700:root:root
+
+: ──── containers and volumes work under the shipped unit
+sysproc create --name web --memory 64M
+test "$(echo hello | sysproc exec -i web -- tr a-z A-Z)" = HELLO
+sysproc volume create data --size 64M --owner web
+sysproc mount web data /srv/data
+sysproc exec web -- sh -c 'echo kept >/srv/data/file; (sleep 31415 >/dev/null 2>&1 &)'
+work=$(work_pid)
+useradd --groups sysproc operator
+test "$(runuser --user operator -- sysproc list -o name)" = web
+# What the unit takes from the host's part is all there in the container's own user namespace.
+test "$(sysproc exec web -- sed -n 's/^CapEff:\t//p' /proc/self/status)" = "$(sed -n 's/^CapBnd:\t//p' /proc/self/status)"
+test "$(sed -n 's/^CapBnd:\t//p' "/proc/$(main_pid)/status")" != "$(sed -n 's/^CapBnd:\t//p' /proc/self/status)"
+
+: ──── an upgrade replaces the daemon, and nothing else
+before=$(main_pid)
+dpkg --install sysproc.deb
+systemctl is-active sysprocd
+test "$(main_pid)" != "$before"
+test "$(work_pid)" = "$work"
+test "$(sysproc exec web -- cat /srv/data/file)" = kept
+
+: ──── who removes it while a container runs gets back to it
+dpkg --remove sysproc 2>&1 | tee removed
+grep 'containers are running' removed
+test "$(work_pid)" = "$work"
+test ! -e /usr/lib/sysproc
+dpkg --purge sysproc
+test -d /var/lib/sysproc
+dpkg --install sysproc.deb
+test "$(work_pid)" = "$work"
+test "$(sysproc exec web -- cat /srv/data/file)" = kept
+
+: ──── purged without containers, nothing is left
+sysproc destroy web
+test -z "$(work_pid || true)"
+apt-get purge --yes sysproc
+for path in /var/lib/sysproc /run/sysproc /run/sysproc-uids /etc/sysproc /usr/lib/sysproc /usr/bin/sysproc \
+            /lib/systemd/system/sysprocd.service /etc/systemd/system/multi-user.target.wants/sysprocd.service; do
+    test ! -e "$path" -a ! -L "$path"
+done
+test -z "$(find /sys/fs/cgroup -maxdepth 1 -name 'sysproc*')"
