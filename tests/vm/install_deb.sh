@@ -36,8 +36,8 @@ sysproc volume create data --size 64M --owner web
 sysproc mount web data /srv/data
 sysproc exec web -- sh -c 'echo kept >/srv/data/file; (sleep 31415 >/dev/null 2>&1 &)'
 work=$(work_pid)
-useradd --groups sysproc operator
-test "$(runuser --user operator -- sysproc list -o name)" = web
+useradd --groups sysproc alice
+test "$(runuser --user alice -- sysproc list -o name)" = web
 # What the unit takes from the host's part is all there in the container's own user namespace.
 test "$(sysproc exec web -- sed -n 's/^CapEff:\t//p' /proc/self/status)" = "$(sed -n 's/^CapBnd:\t//p' /proc/self/status)"
 test "$(sed -n 's/^CapBnd:\t//p' "/proc/$(main_pid)/status")" != "$(sed -n 's/^CapBnd:\t//p' /proc/self/status)"
