@@ -17,6 +17,7 @@ finish() {
 trap finish EXIT
 
 main_pid() { systemctl show --property=MainPID --value sysprocd; }
+capabilities() { awk '/^CapBnd/ { print $2 }' "/proc/$1/status"; }
 # The command that runs in the container; its pid as the host sees it.
 work_pid() { pgrep --full --exact 'sleep 31415'; }
 
@@ -30,17 +31,17 @@ test "$(stat --format=%a:%U:%G /run/sysproc/sysproc.sock)" = 660:root:sysproc
 test "$(stat --format=%a:%U:%G /var/lib/sysproc)" = 700:root:root
 
 : ──── containers and volumes work under the shipped unit
-sysproc create --name web --memory 64M
+web=$(sysproc create --name web --memory 64M)
 test "$(echo hello | sysproc exec -i web -- tr a-z A-Z)" = HELLO
 sysproc volume create data --size 64M --owner web
 sysproc mount web data /srv/data
 sysproc exec web -- sh -c 'echo kept >/srv/data/file; (sleep 31415 >/dev/null 2>&1 &)'
 work=$(work_pid)
 useradd --groups sysproc alice
-test "$(runuser --user alice -- sysproc list -o name)" = web
+test "$(runuser --user alice -- sysproc list -o name)" = "$web"
 # What the unit takes from the host's part is all there in the container's own user namespace.
-test "$(sysproc exec web -- sed -n 's/^CapEff:\t//p' /proc/self/status)" = "$(sed -n 's/^CapBnd:\t//p' /proc/self/status)"
-test "$(sed -n 's/^CapBnd:\t//p' "/proc/$(main_pid)/status")" != "$(sed -n 's/^CapBnd:\t//p' /proc/self/status)"
+test "$(sysproc exec web -- awk '/^CapEff/ { print $2 }' /proc/self/status)" = "$(capabilities self)"
+test "$(capabilities "$(main_pid)")" != "$(capabilities self)"
 
 : ──── an upgrade replaces the daemon, and nothing else
 before=$(main_pid)

@@ -12,7 +12,7 @@ from tests.packaging.debian_package import lintian
 from tests.vm.image import Image
 from tests.vm.machine import run_script
 
-TIMEOUT_S = 900
+TIMEOUT_S = 1800
 
 
 @pytest.mark.slow
