@@ -13,6 +13,9 @@ from tests.e2e.daemon import RunningDaemon
 from tests.leaks import leak_check
 from tests.packaging.distributions import Built, Installed, pip
 
+# The first test waits for compilers and downloads.
+pytestmark = pytest.mark.timeout(600)
+
 
 class InstalledDaemon(RunningDaemon):
     """The sysprocd of a virtual environment."""

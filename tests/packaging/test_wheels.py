@@ -11,6 +11,9 @@ from hatch_build import platform_tag
 from sysproc_client.version import VERSION
 from tests.packaging.distributions import Built, build_from_sdist, names_in
 
+# The first test waits for compilers and downloads.
+pytestmark = pytest.mark.timeout(600)
+
 PROGRAM = "sysproc/isolation/native/sysproc-native"
 
 
