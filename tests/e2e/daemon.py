@@ -71,7 +71,7 @@ class RunningDaemon:
         """Start it; with `wait`, until it says READY (sd_notify)."""
         with self.log.open("ab") as log, NotifySocket(self.directory) as notify:
             extra = {"NOTIFY_SOCKET": str(notify.path), **self.environment, **(environment or {})}
-            self._is_odd = bool(environment)
+            self._is_odd = self._is_odd or bool(environment)
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **extra}
             )
@@ -173,7 +173,9 @@ class RunningDaemon:
     def as_new(self) -> None:
         """For the next module: it runs, without failpoints, and has no image but the default one."""
         if self._is_odd or not self.alive():
+            self.kill_launcher()  # it may have been started with them
             self.restart()
+            self._is_odd = False
         with Client(self.endpoint) as client:
             for image in client.images.list():
                 if image.name != "busybox":
