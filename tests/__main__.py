@@ -2,7 +2,7 @@
 
     lint ▸ unit ▸ kernel ▸ e2e ▸ …         one after the other
     vm                                     beside them; what it says comes when it has ended
-    crash                                  the same
+    crash, packaging                       the same
 
 Each suite is a directory beside this file and a process of its own, because the kernel tests must not share
 one with gRPC's threads. What a suite needs is in its conftest.py, options are in `tests/conftest.py`.
@@ -26,8 +26,8 @@ ROOT = HERE.parent
 REPORTS = ROOT / ".cache" / "junit"
 
 FIRST = ("lint", "unit", "kernel", "e2e")
-# The longest, that wait most of the time: for a machine of their own, for daemons that start.
-BESIDE = ("vm", "crash")
+# Those that wait most of the time: for a machine of their own, for daemons that start, for downloads.
+BESIDE = ("vm", "crash", "packaging")
 
 NO_TESTS_COLLECTED = 5
 

@@ -65,6 +65,7 @@ def nothing_is_left(daemon: RunningDaemon) -> Iterator[None]:
     with leak_check(daemon.scope()):
         yield
         daemon.destroy_all()
+        daemon.delete_volumes()
 
 
 @pytest.fixture
@@ -72,6 +73,12 @@ def client(daemon: RunningDaemon) -> Iterator[Client]:
     """A client of the module's daemon."""
     with Client(daemon.endpoint) as connected:
         yield connected
+
+
+@pytest.fixture
+def box(client: Client) -> Container:
+    """A container; it is destroyed with all others."""
+    return client.create(name="box")
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sysproc.isolation import launcher_protocol
-from sysproc_client import Client, SysprocError
+from sysproc_client import Client, SysprocError, Volume
 from tests.leaks import Scope
 from tests.waiting import PATIENCE_S, is_zombie, wait_until
 
@@ -165,6 +166,13 @@ class RunningDaemon:
                 if not box.parent_id:
                     box.destroy()
 
+    def delete_volumes(self) -> None:
+        """The host's own, once nothing has them any more; those of containers go with these."""
+        with Client(self.endpoint) as client:
+            for volume in client.volumes.list():
+                wait_until(partial(is_unused, volume), "nothing holds it")
+                volume.delete()
+
     def make_template(self) -> None:
         """What the first container makes for all stays: the template of the default root."""
         with Client(self.endpoint) as client:
@@ -195,6 +203,11 @@ class RunningDaemon:
             wait_until(lambda top=top: end_all_in(top), f"{top} is empty")  # type: ignore[misc]
             for directory, _, _ in os.walk(top, topdown=False):
                 os.rmdir(directory)
+
+
+def is_unused(volume: Volume) -> bool:
+    """Mounted nowhere, and locked if it can be."""
+    return not volume.refresh().attached_to and not volume.unlocked
 
 
 class NotifySocket:

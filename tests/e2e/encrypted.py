@@ -1,12 +1,9 @@
-"""What tests of encrypted volumes share: a secret, what has a volume open, and that none is left.
+"""What tests of encrypted volumes share: a secret, and what has a volume open.
 
 What is true of them is in the tests beside this module.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,36 +13,11 @@ from sysproc.storage.luks.edit import DATA_OFFSET
 from sysproc.storage.luks.key_derivation import Cost
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import format_volume, open_volume, unlock
-from sysproc_client import Client, Container, Volume
 from tests.e2e.daemon import RunningDaemon
-from tests.waiting import is_zombie, wait_until
+from tests.waiting import is_zombie
 
 SECRET = "correct horse battery staple"
 needs_fuse = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="this kernel has no FUSE (/dev/fuse)")
-
-
-@contextmanager
-def deleted_afterwards(daemon: RunningDaemon) -> Iterator[None]:
-    """The host's own volumes are deleted, once nothing has them any more."""
-    yield
-    if not daemon.alive():
-        daemon.start()
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            wait_until(partial(is_locked, volume, daemon), "nothing holds it")
-            volume.delete()
-
-
-def is_locked(volume: Volume, daemon: RunningDaemon) -> bool:
-    volume.refresh()
-    return not volume.attached_to and not volume.unlocked and not volume_processes(daemon)
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script])
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 def volume_processes(daemon: RunningDaemon) -> list[int]:

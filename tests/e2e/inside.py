@@ -1,4 +1,4 @@
-"""Starts callers that are processes of a container: see `tests.e2e.calling_inside`, which is what they run."""
+"""Runs things in containers: a script, or callers of the API, which are `tests.e2e.calling_inside`."""
 
 import json
 import subprocess
@@ -9,6 +9,13 @@ from typing import Any
 from sysproc_client import Container
 
 ROOT = Path(__file__).parents[2]
+
+
+def says(box: Container, script: str) -> bytes:
+    """What a shell inside answers; it has to end well."""
+    done = box.run(["sh", "-c", script])
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
 
 
 def init_of(box: Container) -> int:

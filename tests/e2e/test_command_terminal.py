@@ -24,11 +24,6 @@ PROMPT = "# "
 
 
 @pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-@pytest.fixture
 def shell(box: Container, daemon: RunningDaemon) -> Iterator[Terminal]:
     """A shell in the container, which has prompted."""
     with Terminal([COMMAND, "--endpoint", daemon.endpoint, "exec", "-it", box.id, "--", "sh", "-i"]) as terminal:

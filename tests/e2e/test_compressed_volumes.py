@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,17 +39,6 @@ KINDS = [
     )
 ]
 needs_erofs = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no mkfs.erofs")
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    with Client(daemon.endpoint) as client:
-        for box in client.list():
-            box.destroy()
-        for volume in client.volumes.list():
-            volume.delete()
 
 
 def tar() -> io.BytesIO:

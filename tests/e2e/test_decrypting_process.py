@@ -9,7 +9,8 @@ import pytest
 
 from sysproc_client import Client, Container, FailedPrecondition
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.encrypted import SECRET, deleted_afterwards, needs_fuse, says, volume_processes
+from tests.e2e.encrypted import SECRET, needs_fuse, volume_processes
+from tests.e2e.inside import says
 from tests.waiting import wait_until
 
 pytestmark = needs_fuse
@@ -20,18 +21,6 @@ def daemon() -> Iterator[RunningDaemon]:
     with RunningDaemon(options=("--decrypt-by=process",)) as running, Client(running.endpoint) as client:
         client.create(image="busybox").destroy()
         yield running
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """Before the leak check."""
-    with deleted_afterwards(daemon):
-        yield
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
 
 
 def kill_process(daemon: RunningDaemon) -> None:

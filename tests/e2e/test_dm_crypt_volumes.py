@@ -14,7 +14,8 @@ from sysproc.linux.loop import LO_FLAGS_AUTOCLEAR, loop_configure
 from sysproc.linux.mounts import MOUNT_ATTR_RDONLY, new_mount
 from sysproc_client import Client, Container, FailedPrecondition, PermissionDenied
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.encrypted import SECRET, deleted_afterwards, says, the_file, volume_processes
+from tests.e2e.encrypted import SECRET, the_file, volume_processes
+from tests.e2e.inside import says
 from tests.waiting import wait_until
 
 CRYPTSETUP = shutil.which("cryptsetup") or shutil.which("cryptsetup", path="/usr/sbin:/sbin")
@@ -23,16 +24,12 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no dm-crypt here: {
 
 
 @pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """Before the leak check."""
-    with deleted_afterwards(daemon):
-        yield
+def no_mapping_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
+    """With the volumes they are gone, too."""
+    yield
+    daemon.destroy_all()
+    daemon.delete_volumes()
     assert not our_mappings()
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
 
 
 def our_mappings() -> set[str]:

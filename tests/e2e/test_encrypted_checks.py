@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,23 +20,12 @@ from sysproc.storage.volumes import FILESYSTEMS
 from sysproc_client import Client, Container, FailedPrecondition, PermissionDenied, Volume
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.encrypted import SECRET, deleted_afterwards, needs_fuse, says, the_file, volume_processes
+from tests.e2e.encrypted import SECRET, needs_fuse, the_file, volume_processes
+from tests.e2e.inside import says
 
 MIB = 1 << 20
 TOOLS = {"btrfs": ("btrfs", "160M"), "xfs": ("xfs_repair", "352M")}
 pytestmark = needs_fuse
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """Before the leak check."""
-    with deleted_afterwards(daemon):
-        yield
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
 
 
 def damage(daemon: RunningDaemon, encrypt: str, area: int, offset: int, plain: Path) -> None:

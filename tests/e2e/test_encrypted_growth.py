@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from sysproc.storage.vsf.clone import fresh_vsf
 from sysproc.storage.vsf.gpt import single_partition
 from sysproc_client import Client, Container, FailedPrecondition, PermissionDenied, SysprocError, Volume
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.encrypted import SECRET, deleted_afterwards, encrypted_image, needs_fuse, says, the_file
-from tests.e2e.inside import init_of
+from tests.e2e.encrypted import SECRET, encrypted_image, needs_fuse, the_file
+from tests.e2e.inside import init_of, says
 from tests.waiting import wait_until
 
 MIB = 1 << 20
@@ -30,18 +29,6 @@ SIZES = {"ext4": 64, "btrfs": 160, "xfs": 352}
 # Besides the filesystem: its header, and around the partition.
 BESIDES = {"fs": 2, "whole": 18}
 pytestmark = needs_fuse
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """Before the leak check."""
-    with deleted_afterwards(daemon):
-        yield
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
 
 
 def room(box: Container, path: str = "/data") -> int:

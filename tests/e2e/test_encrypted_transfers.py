@@ -24,22 +24,13 @@ from sysproc.storage.vsf.layout import Wanted, least_disk_bytes, plan
 from sysproc_client import Client, Container, FailedPrecondition, PermissionDenied, SysprocError, Volume
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.encrypted import encrypted_image, volume_processes
-from tests.e2e.inside import script_inside
+from tests.e2e.inside import says, script_inside
 from tests.waiting import wait_until
 
 CRYPTSETUP = shutil.which("cryptsetup") or shutil.which("cryptsetup", path="/usr/sbin:/sbin")
 MIB, SECRET = 2**20, "correct horse battery staple"
 PARTS = [("root", "ext4", "28M"), ("home", "ext4", None)]
 pytestmark = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="this kernel has no FUSE (/dev/fuse)")
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        delete_all(client)
 
 
 def delete_all(client: Client) -> None:
@@ -53,23 +44,12 @@ def is_locked(volume: Volume) -> bool:
 
 
 @pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-@pytest.fixture
 def elsewhere() -> Iterator[Client]:
     """Another service, with a state directory of its own."""
     with RunningDaemon() as other, Client(other.endpoint) as client:
         yield client
         other.destroy_all()
         delete_all(client)
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script], timeout=60)
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 def sent(volume: Volume) -> io.BytesIO:

@@ -3,31 +3,18 @@
 What is not encrypted is in `tests.e2e.test_volume_mounts`.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from sysproc.linux.device_mapper import why_not
 from sysproc_client import Client, Container, FailedPrecondition
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.encrypted import SECRET, deleted_afterwards, needs_fuse, says
+from tests.e2e.encrypted import SECRET, needs_fuse
+from tests.e2e.inside import says
 from tests.waiting import wait_until
 
 pytestmark = needs_fuse
 PARTS = [("one", "ext4", "28M"), ("two", "ext4", "28M")]
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """Before the leak check."""
-    with deleted_afterwards(daemon):
-        yield
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
 
 
 @pytest.mark.vm

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -29,8 +28,8 @@ from sysproc_client import (
 )
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.encrypted import SECRET, deleted_afterwards, needs_fuse, says, the_file, volume_processes
-from tests.e2e.inside import script_inside
+from tests.e2e.encrypted import SECRET, needs_fuse, the_file, volume_processes
+from tests.e2e.inside import says, script_inside
 from tests.waiting import wait_until
 
 CRYPTSETUP = shutil.which("cryptsetup") or shutil.which("cryptsetup", path="/usr/sbin:/sbin")
@@ -45,18 +44,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 pytestmark = needs_fuse
 # Of each open volume; dm-crypt needs none.
 PROCESSES = 0 if why_not() is None else 1
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """Before the leak check."""
-    with deleted_afterwards(daemon):
-        yield
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
 
 
 def cryptsetup_opens(path: Path, secret: bytes) -> bool:

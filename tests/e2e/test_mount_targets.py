@@ -4,7 +4,6 @@ By effect: a directory of the host, to which all the links point, and the host's
 where the container sees it, or was refused. Paths that are wrong in themselves are in test_volume_mounts.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,22 +12,10 @@ import pytest
 
 from sysproc_client import Client, Container, InvalidArgument, NotFound, SysprocError, Volume
 from tests.compiled import compiled
-from tests.e2e.daemon import RunningDaemon
-from tests.e2e.inside import script_inside
+from tests.e2e.inside import says, script_inside
 from tests.waiting import wait_until
 
 MOUNTS = 12
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            wait_until(partial(is_free, volume), "nothing holds it")
-            volume.delete()
 
 
 def is_free(volume: Volume) -> bool:
@@ -36,19 +23,8 @@ def is_free(volume: Volume) -> bool:
 
 
 @pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-@pytest.fixture
 def data(client: Client) -> Volume:
     return client.volumes.create("data", size="16M")
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script])
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,6 @@ from tests.e2e.daemon import RunningDaemon
 
 OFFSET = 1 << 20
 TOOLS = {"ext4": "e2fsck", "btrfs": "btrfs", "xfs": "xfs_repair"}
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    with Client(daemon.endpoint) as client:
-        for box in client.list():
-            box.destroy()
-        for volume in client.volumes.list():
-            volume.delete()
 
 
 def file_of(daemon: RunningDaemon) -> Path:

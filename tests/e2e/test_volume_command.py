@@ -1,25 +1,14 @@
 """`sysproc volume`: what it prints, for people and for programs, and how it refuses."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from sysproc_client import Client
 from tests.e2e.conftest import Sysproc
-from tests.e2e.daemon import RunningDaemon
 
 MIB = 2**20
 FIELDS = {"name", "size", "owner", "encrypted", "filesystems", "attached_to"}
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            volume.delete()
 
 
 def test_a_volume_is_created_listed_inspected_grown_and_deleted(sysproc: Sysproc, client: Client) -> None:

@@ -4,8 +4,6 @@ Growing what nobody uses is in tests/e2e/test_volumes.py.
 """
 
 import shutil
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ from sysproc_client import (
     Volume,
 )
 from tests.e2e.daemon import RunningDaemon
-from tests.waiting import wait_until
+from tests.e2e.inside import says
 
 MIB = 2**20
 SIZES = {"ext4": 64, "btrfs": 128, "xfs": 320}
@@ -35,34 +33,6 @@ while test ! -e /data/end; do
 done
 echo $i
 """
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    if not daemon.alive():
-        daemon.start()
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            wait_until(partial(is_free, volume), "nothing holds it")
-            volume.delete()
-
-
-def is_free(volume: Volume) -> bool:
-    return not volume.refresh().attached_to
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script])
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 def mounted(client: Client, box: Container, kind: str) -> Volume:

@@ -25,7 +25,7 @@ from nightos.sysproc.v1 import volume_service_pb2 as service
 from sysproc_client import Client, Container, InvalidArgument, LimitExceeded, SysprocError, Volume
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.inside import script_inside
+from tests.e2e.inside import says, script_inside
 from tests.waiting import wait_until
 
 MIB = 2**20
@@ -41,32 +41,8 @@ mkfifo -m 604 fifo; chown 1000:100 file; chmod 4750 d/large; chmod 1777 d; touch
 ATTRIBUTES = (b"user.note", b"some value")
 
 
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    if not daemon.alive():
-        daemon.start()
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            wait_until(partial(is_free, volume), "nothing holds it")
-            volume.delete()
-
-
 def is_free(volume: Volume) -> bool:
     return not volume.refresh().attached_to
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script], timeout=60)
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 def files_of(daemon: RunningDaemon) -> list[str]:

@@ -5,9 +5,7 @@ What one may do with a mount inside, and what a path may be, is in tests/kernel/
 
 import json
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 
@@ -21,40 +19,11 @@ from sysproc_client import (
     NotFound,
     PermissionDenied,
     SysprocError,
-    Volume,
 )
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.inside import script_inside
+from tests.e2e.inside import says, script_inside
 from tests.waiting import wait_until
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    if not daemon.alive():
-        daemon.start()
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            wait_until(partial(is_free, volume), "nothing holds it")
-            volume.delete()
-
-
-def is_free(volume: Volume) -> bool:
-    return not volume.refresh().attached_to
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script])
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.vm

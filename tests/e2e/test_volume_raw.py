@@ -1,8 +1,6 @@
 """Volumes as raw disks of containers: used there, and by nobody else; taken away again, and gone with the container."""
 
 import json
-from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
@@ -14,42 +12,12 @@ from sysproc_client import (
     NotFound,
     PermissionDenied,
     SysprocError,
-    Volume,
 )
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.inside import script_inside
-from tests.waiting import wait_until
+from tests.e2e.inside import says, script_inside
 
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    if not daemon.alive():
-        daemon.start()
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            wait_until(partial(is_free, volume), "nothing holds it")
-            volume.delete()
-
-
-def is_free(volume: Volume) -> bool:
-    return not volume.refresh().attached_to
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script])
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 def devices(daemon: RunningDaemon) -> list[str]:

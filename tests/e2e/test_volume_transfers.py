@@ -27,38 +27,14 @@ from sysproc_client import (
 )
 from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.inside import script_inside
+from tests.e2e.inside import says, script_inside
 from tests.waiting import wait_until
 
 MIB = 2**20
 
 
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    if not daemon.alive():
-        daemon.start()
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            wait_until(partial(is_free, volume), "nothing holds it")
-            volume.delete()
-
-
 def is_free(volume: Volume) -> bool:
     return not volume.refresh().attached_to
-
-
-@pytest.fixture
-def box(client: Client) -> Container:
-    return client.create(name="box")
-
-
-def says(box: Container, script: str) -> bytes:
-    done = box.run(["sh", "-c", script], timeout=60)
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,16 +10,6 @@ from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.inside import script_inside
 from tests.waiting import wait_until
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    daemon.destroy_all()
-    with Client(daemon.endpoint) as client:
-        for volume in client.volumes.list():
-            volume.delete()
 
 
 def from_elsewhere(daemon: RunningDaemon, client: Client, owner: Container) -> Volume:

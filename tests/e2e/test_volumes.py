@@ -6,7 +6,6 @@ That files hold what they should is in `tests/kernel/test_volume_files.py`; cras
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,20 +31,6 @@ from tests.waiting import wait_until
 
 MIB = 2**20
 OUT_OF_REACH = ["PermissionDenied", "OUT_OF_REACH"]
-
-
-@pytest.fixture(autouse=True)
-def no_volume_is_left(daemon: RunningDaemon, nothing_is_left: None) -> Iterator[None]:
-    """The host's own are deleted before the leak check."""
-    yield
-    if not daemon.alive():
-        daemon.start()
-    with Client(daemon.endpoint) as client:
-        for box in client.list():
-            if not box.parent_id:
-                box.destroy()
-        for volume in client.volumes.list():
-            volume.delete()
 
 
 def files_of(daemon: RunningDaemon) -> list[Path]:
