@@ -4,6 +4,7 @@ It is run on every Python that the client supports, and checked by mypy as a use
 """
 
 import asyncio
+import atexit
 import sys
 from datetime import datetime
 
@@ -57,6 +58,14 @@ async def loop(endpoint: str) -> None:
             print(error.reason)
 
 
+def closed_at_exit(endpoint: str) -> None:
+    """As programs do that keep one client."""
+    client = Client(endpoint)
+    atexit.register(client.close)
+    client.whoami()
+
+
 if __name__ == "__main__":
+    closed_at_exit(sys.argv[1])
     threads(sys.argv[1])
     asyncio.run(loop(sys.argv[1]))

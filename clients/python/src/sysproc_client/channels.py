@@ -61,9 +61,20 @@ class Channels:
 
     def close(self) -> None:
         """Close them all. One whose link takes nothing any more is left to end by itself, with its keepalive."""
-        closing = [threading.Thread(target=channel.close, daemon=True) for channel in self._room.streams]
-        for thread in closing:
-            thread.start()
+        with self._lock:
+            channels = [*self._room.streams]
+        closing = [thread for channel in channels if (thread := closed_meanwhile(channel)) is not None]
         deadline = time.monotonic() + CLOSE_S
         for thread in closing:
             thread.join(max(deadline - time.monotonic(), 0))
+
+
+def closed_meanwhile(channel: grpc.Channel) -> threading.Thread | None:
+    """Who closes it; None if it is closed already, as when the interpreter ends and begins no thread any more."""
+    thread = threading.Thread(target=channel.close, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # of Python 3.12 and later, at its end
+        channel.close()
+        return None
+    return thread
