@@ -159,10 +159,19 @@ class VolumeImports:
         if digest not in (b"", found):
             raise bad_transfer("has the digest that it says")
         with volume_counts(held):
-            if wanted.trusted or wanted.as_is:
-                return Received(await self._kept(held, size, request), found)
-            row, skipped = await self._copied(held, request, progress)
-            return Received(row, found, skipped)
+            received = await self._made(held, size, found, request, progress)
+        # A client may hang up as soon as it knows: there is nothing to go on with.
+        self._held.drop(wanted.key)
+        return received
+
+    async def _made(
+        self, held: Held[Half], size: int, digest: bytes, request: RequestKey | None, progress: Progress
+    ) -> Received:
+        wanted = held.state.wanted
+        if wanted.trusted or wanted.as_is:
+            return Received(await self._kept(held, size, request), digest)
+        row, skipped = await self._copied(held, request, progress)
+        return Received(row, digest, skipped)
 
     async def _kept(self, held: Held[Half], size: int, request: RequestKey | None) -> VolumeRow:
         """What was received becomes the file of the volume."""

@@ -245,6 +245,28 @@ def test_an_import_that_was_broken_off_goes_on(client: Client, data: Volume, tmp
     assert len(client.volumes.list()) == 2
 
 
+def test_of_an_import_whose_client_hangs_up_with_the_answer_nothing_is_kept(
+    client: Client, data: Volume, tmp_path: Path
+) -> None:
+    """The leak check looks for the file: it would be there for ten minutes."""
+    data.export_to(tmp_path / "image")
+    content, digest = (tmp_path / "image").read_bytes(), digest_of(tmp_path / "image")
+
+    def parts(name: str) -> Iterator[service.ImportVolumeRequest]:
+        yield service.ImportVolumeRequest(header={"name": name, "request_id": str(uuid.uuid4()), "as_is": True})
+        for at in range(0, len(content), MIB):
+            block = content[at : at + MIB]
+            piece = {"offset": at, "size_bytes": len(block), "data": block, "sha256": hashlib.sha256(block).digest()}
+            yield service.ImportVolumeRequest(piece=piece)
+        yield service.ImportVolumeRequest(trailer={"digest": digest})
+
+    for number in range(20):
+        call = client.volumes._stub.ImportVolume(parts(f"copy-{number}"))
+        while next(call).WhichOneof("update") != "imported":
+            pass
+        call.cancel()
+
+
 def test_who_gives_up_leaves_nothing(client: Client, data: Volume, daemon: RunningDaemon, tmp_path: Path) -> None:
     def stop(done: int, _: int) -> None:
         if done > 3 * MIB:

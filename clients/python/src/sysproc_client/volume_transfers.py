@@ -8,6 +8,7 @@ A call that was lost is made again, and goes on where it was. What pieces are is
 `sysproc_client._core.image_pieces`; volumes themselves in `sysproc_client.volumes`.
 """
 
+import collections
 import hashlib
 import os
 import stat
@@ -19,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+import grpc
 
 from nightos.sysproc.v1 import volume_pb2
 from nightos.sysproc.v1 import volume_service_pb2 as service
@@ -110,7 +113,11 @@ class Export:
     def _call(self, stub: "VolumeServiceStub") -> Iterator[service.ExportVolumeResponse]:
         call = stub.ExportVolume(self.request)
         try:
-            yield from call
+            for answer in call:
+                if answer.WhichOneof("part") == "done":
+                    with suppress(grpc.RpcError):  # all has come
+                        collections.deque(call, maxlen=0)  # who hangs up before the end is expected to come back
+                yield answer
         finally:
             call.cancel()
 

@@ -6,8 +6,8 @@ threads is `sysproc_client.connection`.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -20,6 +20,16 @@ from sysproc_client.endpoint import chosen_endpoint, is_remote
 from sysproc_client.tls import Tls, check_let_in, explained
 
 T = TypeVar("T")
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Answers(Protocol[Answer_co]):
+    """A call that answers more than once."""
+
+    def __aiter__(self) -> AsyncIterator[Answer_co]: ...
+
+    def cancel(self) -> object:
+        """Hang up."""
 
 
 class Connection:
@@ -75,9 +85,7 @@ class Connection:
         finally:
             call.cancel()
 
-    async def repeated(
-        self, call: Callable[[], "grpc.aio.UnaryStreamCall[Any, T]"], attempts: Attempts
-    ) -> AsyncGenerator[T, None]:
+    async def repeated(self, call: Callable[[], Answers[T]], attempts: Attempts) -> AsyncGenerator[T, None]:
         """What a streaming call answers; made anew, and answered from its beginning, when it was lost."""
         while True:
             current = call()

@@ -6,7 +6,7 @@ What an export and a source are is in `sysproc_client.volume_transfers`, which i
 import asyncio
 import os
 import stat
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -50,11 +50,30 @@ async def abandon(connection: Connection, transfer_id: str) -> None:
 # -- export
 
 
+class ToItsEnd:
+    """A call whose last answer is handed out once the service has ended it: who hangs up is expected to come back."""
+
+    def __init__(self, call: "grpc.aio.UnaryStreamCall[Any, service.ExportVolumeResponse]") -> None:
+        self._call = call
+
+    async def __aiter__(self) -> AsyncIterator[service.ExportVolumeResponse]:
+        async for answer in self._call:
+            if answer.WhichOneof("part") == "done":
+                with suppress(grpc.RpcError):  # all has come
+                    async for _ in self._call:
+                        pass
+            yield answer
+
+    def cancel(self) -> None:
+        """Hang up."""
+        self._call.cancel()
+
+
 async def exported(connection: Connection, export: Export, write: Callable[[Piece], object]) -> bytes:
     """All of it, piece by piece; the digest of the image. Raises SysprocError."""
     ask, attempts = connection.stubs.volumes.ExportVolume, connection.attempts()
     try:
-        async with aclosing(connection.repeated(lambda: ask(export.request), attempts)) as responses:
+        async with aclosing(connection.repeated(lambda: ToItsEnd(ask(export.request)), attempts)) as responses:
             async for answer in responses:
                 kind = answer.WhichOneof("part")
                 if kind == "beginning":
