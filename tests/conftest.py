@@ -29,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
         stand_in_front()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file without a test of the machine's short set is not even imported for it: emulated, that takes a minute."""
+    wanted = "vm" in config.option.markexpr.split() and "not vm" not in config.option.markexpr
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if wanted and is_test and "mark.vm" not in collection_path.read_text() else None
+
+
 def needs_root(item: pytest.Item) -> bool:
     """All suites but lint and unit do, and whatever is marked."""
     return item.path.relative_to(HERE).parts[0] not in WITHOUT_ROOT or item.get_closest_marker("root") is not None

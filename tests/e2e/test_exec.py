@@ -10,14 +10,13 @@ from sysproc_client import Client, Container, InvalidArgument, NotFound, TimedOu
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.vm
-
 
 @pytest.fixture
 def box(client: Client) -> Container:
     return client.create()
 
 
+@pytest.mark.vm
 def test_output_and_exit_code_come_back(box: Container) -> None:
     result = box.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert (result.exit_code, result.signal, result.stdout, result.stderr) == (3, None, b"out\n", b"err\n")
@@ -69,6 +68,7 @@ def test_a_missing_directory_is_an_error_of_the_start(box: Container) -> None:
     assert "/no/such/dir" in result.failure
 
 
+@pytest.mark.vm
 def test_a_terminal_is_one(box: Container) -> None:
     process = box.exec(["sh", "-c", "test -t 0 && test -t 1 && stty size && tty"], tty=(40, 100))
     output = b"".join(chunk.data for chunk in process)
@@ -134,6 +134,7 @@ def test_the_oldest_output_goes_where_that_was_chosen(box: Container) -> None:
     assert output[-1].data.endswith(b"end\n")
 
 
+@pytest.mark.vm
 def test_a_killed_daemon_loses_no_byte_and_no_exit_code(client: Client, box: Container, daemon: RunningDaemon) -> None:
     script = "i=0; while [ $i -lt 300 ]; do echo $i; i=$((i+1)); sleep 0.01; done; exit 42"
     process = box.exec(["sh", "-c", script], stdin=False)
@@ -204,6 +205,7 @@ def test_a_container_that_is_not_there_is_not_found(client: Client, box: Contain
         box.run(["true"])
 
 
+@pytest.mark.vm
 def test_processes_are_listed_as_the_container_sees_them(box: Container) -> None:
     process = box.exec(["sleep", "1000"], stdin=False, user=1234)
     thread = threading.Thread(target=process.wait)

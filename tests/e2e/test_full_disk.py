@@ -27,8 +27,6 @@ from tests.e2e.conftest import Sysproc
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.vm
-
 DISK_BYTES = 96 << 20
 LEFT_BYTES = 64 << 10
 
@@ -172,6 +170,7 @@ def events(daemon: RunningDaemon) -> list[str]:
         ]
 
 
+@pytest.mark.vm
 def test_a_disk_that_gets_full_is_enospc_inside_an_event_outside_and_no_damage(
     client: Client, daemon: RunningDaemon, ballast: Path
 ) -> None:

@@ -8,9 +8,8 @@ from sysproc_client import AlreadyExists, Client, Container, FailedPrecondition,
 from tests.e2e.daemon import RunningDaemon
 from tests.waiting import PATIENCE_S, wait_until
 
-pytestmark = pytest.mark.vm
 
-
+@pytest.mark.vm
 def test_a_container_runs_is_found_and_goes(client: Client) -> None:
     box = client.create(image="busybox", name="web", memory="64M", cpus=0.5, pids=32, labels={"tier": "front"})
     assert re.fullmatch("[0-9a-f]{16}", box.id)
@@ -35,6 +34,7 @@ def test_the_limits_are_those_of_the_kernel(client: Client) -> None:
     assert b"fork" in forks.stderr
 
 
+@pytest.mark.vm
 def test_the_limits_of_a_stopped_parent_hold_for_its_children_and_change_for_them(client: Client) -> None:
     parent = client.create(pids=12, start=False)
     child = client.create(parent=parent)
@@ -46,6 +46,7 @@ def test_the_limits_of_a_stopped_parent_hold_for_its_children_and_change_for_the
     assert b"fork" in child.run(fork_20, timeout=20).stderr
 
 
+@pytest.mark.vm
 def test_memory_beyond_the_limit_ends_the_process_not_the_host(client: Client) -> None:
     box = client.create(memory="32M")
     # One process that does little else: of several, the kernel may give each its code back for ever, and kill none.
@@ -76,6 +77,7 @@ def test_a_name_is_unique_among_siblings_only(client: Client) -> None:
         client.create(name="a")
 
 
+@pytest.mark.vm
 def test_a_stopped_container_keeps_its_files_and_starts_again(client: Client) -> None:
     box = client.create()
     box.run(["sh", "-c", "echo kept > /root/file"])
@@ -110,6 +112,7 @@ def test_a_container_whose_init_dies_is_stopped_and_says_why(client: Client, dae
     assert "signal 9" in box.message.reason
 
 
+@pytest.mark.vm
 def test_a_frozen_container_does_nothing_until_it_is_thawed(client: Client) -> None:
     box = client.create()
     counting = box.exec(["sh", "-c", "while :; do echo x; done"], stdin=False, drop_oldest=True)
@@ -145,6 +148,7 @@ def test_a_frozen_tree_is_destroyed_at_once(client: Client) -> None:
     assert len(top.destroy()) == 2
 
 
+@pytest.mark.vm
 def test_limits_and_labels_change_on_the_living_container(client: Client) -> None:
     box = client.create(memory="64M", labels={"a": "1"})
     before = box.message.etag
