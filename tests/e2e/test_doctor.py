@@ -60,7 +60,7 @@ def test_of_a_socket_that_was_left_it_is_said_that_nobody_listens(tmp_path: Path
 def test_versions_that_do_not_fit_are_said_with_what_to_do(daemon: RunningDaemon, ours: str, words: str) -> None:
     script = (
         f"import sysproc_client.version; sysproc_client.version.VERSION = {ours!r}\n"
-        "from sysproc_client.cli import main; main(['version'])"
+        "from sysproc_client.cli.main import main; main(['version'])"
     )
     environment = {**os.environ, "SYSPROC_ENDPOINT": daemon.endpoint}
     call = [sys.executable, "-c", script]

@@ -252,13 +252,15 @@ def test_of_an_import_whose_client_hangs_up_with_the_answer_nothing_is_kept(
     data.export_to(tmp_path / "image")
     content, digest = (tmp_path / "image").read_bytes(), digest_of(tmp_path / "image")
 
+    Request = service.ImportVolumeRequest
+
     def parts(name: str) -> Iterator[service.ImportVolumeRequest]:
-        yield service.ImportVolumeRequest(header={"name": name, "request_id": str(uuid.uuid4()), "as_is": True})
+        yield Request(header=Request.Header(name=name, request_id=str(uuid.uuid4()), as_is=True))
         for at in range(0, len(content), MIB):
             block = content[at : at + MIB]
-            piece = {"offset": at, "size_bytes": len(block), "data": block, "sha256": hashlib.sha256(block).digest()}
-            yield service.ImportVolumeRequest(piece=piece)
-        yield service.ImportVolumeRequest(trailer={"digest": digest})
+            sha256 = hashlib.sha256(block).digest()
+            yield Request(piece=service.Piece(offset=at, size_bytes=len(block), data=block, sha256=sha256))
+        yield Request(trailer=Request.Trailer(digest=digest))
 
     for number in range(20):
         call = client.volumes._stub.ImportVolume(parts(f"copy-{number}"))
