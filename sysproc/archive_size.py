@@ -24,6 +24,8 @@ LEAST_INODES = 20_000
 _NAME_BYTES = 64
 # What follows a stream is copied when that ends; there may be very many in a chunk.
 _PIECE = 16 << 10
+# After so much others have their turn; what is unpacked at once, 32 MiB at most, may come on top.
+STEP_BYTES = 16 << 20
 _ZLIB_GZIP = 31
 # Of the daemon, for one archive: xz -9 takes 65 MiB.
 _XZ_MEMORY = 1 << 27
@@ -104,13 +106,14 @@ BROKEN = (zlib.error, lzma.LZMAError, InvalidArgument)
 class ArchiveCounter:
     """Counts how large a stream is without its compression, while it comes in; a plain tar is as large as it is.
 
-    Raises InvalidArgument when that is more than any root may have, long before the end of what never ends.
+    Raises InvalidArgument when that is more than any root may have, long before the end of what never ends. tar: counts
+    what is in it besides, for who wants to know.
     """
 
-    def __init__(self) -> None:
-        self._counted, self._undecided = 0, b""
+    def __init__(self, tar: TarCounter | None = None) -> None:
+        self._counted, self._undecided, self._step_end = 0, b"", STEP_BYTES
         self._counting: Counting | None = None
-        self._tar = TarCounter()
+        self._tar = tar
 
     @property
     def unpacked_bytes(self) -> int:
@@ -119,11 +122,14 @@ class ArchiveCounter:
 
     @property
     def tar(self) -> TarCounts | None:
-        """What is in it, by its headers, if they are understood."""
-        return self._tar.counts
+        """What is in it, by its headers, if that is counted and they are understood."""
+        return self._tar.counts if self._tar else None
 
-    def feed(self, chunk: bytes) -> None:
-        """The next bytes; what is broken counts as it is, and is refused when it is unpacked."""
+    def feed(self, chunk: bytes) -> Iterator[None]:
+        """The next bytes, step by step: a few of them may unpack to very much.
+
+        What is broken counts as it is, and is refused when it is unpacked.
+        """
         if self._counting is None:
             self._undecided += chunk
             if len(self._undecided) < len(XZ_MAGIC):
@@ -131,13 +137,17 @@ class ArchiveCounter:
             chunk, self._undecided = self._undecided, b""
             self._counting = counting_of(chunk)
         for at in range(0, len(chunk), _PIECE):
-            self._feed_piece(self._counting, chunk[at : at + _PIECE])
+            yield from self._feed_piece(self._counting, chunk[at : at + _PIECE])
 
-    def _feed_piece(self, counting: Counting, piece: bytes) -> None:
+    def _feed_piece(self, counting: Counting, piece: bytes) -> Iterator[None]:
         try:
             for more in counting.unpacked(piece):
                 self._counted += len(more)
-                self._tar.feed(more)
+                if self._tar:
+                    self._tar.feed(more)
+                if self._counted >= self._step_end:
+                    self._step_end = self._counted + STEP_BYTES
+                    yield
         except BROKEN:
             self._counting = PlainCounting()
             self._counted += len(piece)

@@ -6,7 +6,7 @@ Where it comes from is settled in `sysproc.server.upload`, what becomes of it in
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,16 @@ class Spooled:
     counts: TarCounts | None
 
 
-async def spool_archive(fd: int, chunks: AsyncIterator[bytes], told: Callable[[int], object]) -> Spooled:
+async def spool_archive(
+    fd: int, chunks: AsyncIterator[bytes], told: Callable[[int], object], counter: ArchiveCounter
+) -> Spooled:
     """Write it to the file. told: how many bytes have come so far. Raises ResourceExhausted, InvalidArgument."""
-    digest, size, counter = hashlib.sha256(), 0, ArchiveCounter()
+    digest, size = hashlib.sha256(), 0
     async for chunk in chunks:
         await to_end(_write, fd, chunk)
-        await to_end(counter.feed, chunk)
+        steps = counter.feed(chunk)
+        while await to_end(_step, steps):
+            pass
         digest.update(chunk)
         size += len(chunk)
         told(size)
@@ -44,6 +48,11 @@ def _write(fd: int, chunk: bytes) -> None:
         view = memoryview(chunk)
         while view:
             view = view[os.write(fd, view) :]
+
+
+def _step(steps: Iterator[None]) -> bool:
+    """Whether there are more of them."""
+    return next(steps, False) is None
 
 
 def check_digest(digest: str, expected: bytes | None) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sysproc.archive_size import MAX_ROOT_BYTES, MIB, AnyRoom, rooms_for
+from sysproc.archive_size import MAX_ROOT_BYTES, MIB, AnyRoom, ArchiveCounter, rooms_for
 from sysproc.archive_spool import Spooled, check_digest, spool_archive
 from sysproc.busybox_image import IMAGE_NAME, busybox_tar, is_static
 from sysproc.errors import (
@@ -48,6 +48,7 @@ from sysproc.storage.vsf.clone import (
     new_file,
 )
 from sysproc.storage.vsf.gpt import single_partition
+from sysproc.tar_counter import TarCounter
 from sysproc.to_end import to_end
 
 DEFAULT_ROOT_BYTES = 1 << 30
@@ -157,7 +158,8 @@ class Images:
         """
         spool = os.open(self._state_dir.images, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            spooled = await spool_archive(spool, chunks, lambda size: progress(Progress(size, 0, 0)))
+            counter = ArchiveCounter(TarCounter())
+            spooled = await spool_archive(spool, chunks, lambda size: progress(Progress(size, 0, 0)), counter)
             failpoint("images.import.after_spool")
             check_digest(spooled.digest, expected_digest())
             async with self._one_import:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sysproc.archive_size import ROOMS, Room
+from sysproc.archive_size import ROOMS, ArchiveCounter, Room
 from sysproc.archive_spool import Spooled, check_digest, spool_archive
 from sysproc.compression import parted
 from sysproc.errors import FailedPrecondition
@@ -73,7 +73,7 @@ class VolumePacking:
         with ExitStack() as stack:
             spool = stack.enter_context(unnamed_file(self._directory))
             bounded = self._within_storage(asked.wanted, chunks)
-            spooled = await spool_archive(spool, bounded, lambda size: told(Progress(size, 0, 0)))
+            spooled = await spool_archive(spool, bounded, lambda size: told(Progress(size, 0, 0)), ArchiveCounter())
             check_digest(spooled.digest, expected_digest())
             await self._check_room(asked.wanted, spooled.unpacked_bytes)
             failpoint("volumes.pack.after_spool")

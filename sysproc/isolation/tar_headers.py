@@ -104,7 +104,8 @@ def checksum_is_right(block: bytes) -> bool:
     """The sum of all bytes, those of the sum itself taken for spaces; some old archivers add signed bytes."""
     summed = block[:148] + b" " * 8 + block[156:]
     unsigned = sum(summed)
-    return number(block[148:156]) in (unsigned, unsigned - 256 * sum(byte > 127 for byte in summed))
+    stated = number(block[148:156])
+    return stated == unsigned or stated == unsigned - 256 * sum(byte > 127 for byte in summed)
 
 
 def text(field: bytes) -> bytes:

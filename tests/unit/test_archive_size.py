@@ -3,6 +3,7 @@
 import gzip
 import lzma
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import zstandard
@@ -10,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysproc import archive_size
-from sysproc.archive_size import INODE_BYTES, ROOMS, ArchiveCounter, mke2fs_inodes, rooms_for
+from sysproc.archive_size import INODE_BYTES, ROOMS, STEP_BYTES, ArchiveCounter, mke2fs_inodes, rooms_for
 from sysproc.errors import InvalidArgument
 from sysproc.tar_counter import TarCounts
+from sysproc.unzstd import SLICE_BYTES
 
 
 def counted(stream: bytes, chunk: int) -> int:
     """What the counter says when the stream comes in chunks."""
     counter = ArchiveCounter()
     for at in range(0, len(stream), chunk):
-        counter.feed(stream[at : at + chunk])
+        list(counter.feed(stream[at : at + chunk]))
     return counter.unpacked_bytes
 
 
@@ -56,6 +58,15 @@ def test_all_frames_of_zstd_count(parts: list[bytes], chunk: int) -> None:
 def test_a_member_that_unpacks_to_very_much_counts_whole(packer: str) -> None:
     stream = b"".join(PACKERS[packer](data) for data in (b"start", bytes(50 << 20), b"end"))
     assert counted(stream, 1 << 20) == (50 << 20) + 8
+
+
+@packers
+def test_what_unpacks_to_very_much_is_counted_step_by_step(packer: str) -> None:
+    counter = ArchiveCounter()
+    sizes = [counter.unpacked_bytes for _ in counter.feed(PACKERS[packer](bytes(70 << 20)))]
+    most = STEP_BYTES + SLICE_BYTES // 4 * (128 << 10)
+    assert counter.unpacked_bytes == 70 << 20
+    assert all(after - before <= most for before, after in pairwise([0, *sizes, 70 << 20]))
 
 
 def test_a_plain_stream_counts_as_it_is() -> None:
