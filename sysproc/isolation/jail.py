@@ -32,6 +32,7 @@ from sysproc.isolation.attributes import MOST_NAME, MOST_NAMES
 from sysproc.isolation.builder import Born, bear_as, enter_own_mount_namespace, error_of
 from sysproc.isolation.inside import become_root, enter_attached_root, make_it_the_root
 from sysproc.isolation.root_mount import idmap, mount_detached
+from sysproc.isolation.tar_headers import MAX_NUMBER
 from sysproc.linux.files import syncfs
 from sysproc.linux.mounts import AT_FDCWD, move_mount, reconfigure
 from sysproc.linux.namespaces import CLONE_NEWNS, setns, write_id_maps
@@ -52,6 +53,8 @@ RLIMITS = {
     resource.RLIMIT_NOFILE: (256, 256),
     resource.RLIMIT_CORE: (0, 0),
 }
+# A result has 16 names of 100 characters, of which JSON makes 12 bytes each.
+_MOST_SAID = 1 << 16
 _LIMITS = {
     errno.ENOMEM: f"The unpacker may have {MEMORY_BYTES >> 20} MiB of memory",
     errno.ETIME: f"The unpacker may have {CPU_S} s of processor time",
@@ -94,7 +97,7 @@ def fill(values: Values, fds: Sequence[int], report: socket.socket, work: Work) 
     setns(home, CLONE_NEWNS)  # a long import keeps no mount of the host
     os.close(source)  # so that the sender notices when J has ended
     failpoint("jobs.unpack.after_go")
-    result = _relay(born, report)
+    result = relay(born, report)
     os.waitpid(born.pid, 0)
     sync(root)
     make_clean(root)
@@ -108,10 +111,10 @@ def map_ids(born: Born, values: Values) -> None:
     born.go.send(b"MAPPED")
 
 
-def _relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
+def relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
     """Pass J's progress on; its result, or its failure as OSError. J is not trusted: its words are data only."""
     while True:
-        message = born.go.recv(8192)
+        message = born.go.recv(_MOST_SAID)
         if not message:
             raise OSError(errno.ECHILD, "ended without a result", how_it_ended(*os.wait4(born.pid, 0)[1:]))
         said = json.loads(message)
@@ -120,14 +123,24 @@ def _relay(born: Born, report: socket.socket) -> Mapping[str, Any]:
         if "result" in said:
             return counts_of(said["result"])
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            report.send(json.dumps({"progress": {k: int(v) for k, v in said["progress"].items()}}).encode())
+            report.send(json.dumps({"progress": {k: bounded(v) for k, v in said["progress"].items()}}).encode())
 
 
 def counts_of(said: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What J says at the end: numbers, and some names that the archive has given."""
-    numbers = {name: int(said[name]) for name in ("entries", "bytes", "skipped_devices", "skipped_attributes")}
+    """What J says at the end: numbers, and some names that the archive has given; no more than a record takes."""
+    numbers = {name: bounded(said[name]) for name in ("entries", "bytes", "skipped_devices", "skipped_attributes")}
     names = [*said["attribute_names"].items()][:MOST_NAMES]
-    return {**numbers, "attribute_names": {str(name)[:MOST_NAME]: int(count) for name, count in names}}
+    return {**numbers, "attribute_names": {in_utf8(name)[:MOST_NAME]: bounded(count) for name, count in names}}
+
+
+def bounded(said: Any) -> int:
+    """A count of J's as databases and messages have them."""
+    return min(max(int(said), 0), MAX_NUMBER)
+
+
+def in_utf8(said: str) -> str:
+    """JSON may have halves of characters, messages may not."""
+    return said.encode("utf-8", "backslashreplace").decode()
 
 
 def with_its_limit(failure: OSError) -> OSError:
