@@ -168,12 +168,16 @@ class Room:
     bytes_per_inode: int | None
 
     def image_bytes(self, tar_bytes: int) -> int:
-        """Besides the tar's own bytes room for ext4's tables. Raises InvalidArgument for more than a root may have."""
-        wanted = tar_bytes * self.percent // 100 + 24 * MIB + (self.inodes(tar_bytes) or 0) * INODE_BYTES
-        rounded = -(-wanted // MIB) * MIB + 2 * ALIGNMENT
-        if rounded > MAX_ROOT_BYTES:
+        """As `wanted_bytes`. Raises InvalidArgument for more than a root may have."""
+        wanted = self.wanted_bytes(tar_bytes)
+        if wanted > MAX_ROOT_BYTES:
             raise too_large_unpacked()
-        return rounded
+        return wanted
+
+    def wanted_bytes(self, tar_bytes: int) -> int:
+        """Besides the tar's own bytes room for ext4's tables."""
+        wanted = tar_bytes * self.percent // 100 + 24 * MIB + (self.inodes(tar_bytes) or 0) * INODE_BYTES
+        return -(-wanted // MIB) * MIB + 2 * ALIGNMENT
 
     def inodes(self, tar_bytes: int) -> int | None:
         """How many files there may be."""
@@ -213,19 +217,21 @@ AnyRoom = Room | CountedRoom
 
 
 def rooms_for(tar_bytes: int, counts: TarCounts | None) -> Sequence[AnyRoom]:
-    """Those to be tried, one after the other; the first is enough for what has an entry for each directory."""
-    if counts is None:
-        return ROOMS
-    counted = CountedRoom(counts)
-    larger = (room for room in ROOMS if room.image_bytes(tar_bytes) > counted.image_bytes(tar_bytes))
-    return (counted, *larger)
+    """Those to be tried, one after the other; the first is enough for what has an entry for each directory.
+
+    Raises InvalidArgument when not even that is one that a root may have.
+    """
+    first = ROOMS[0] if counts is None else CountedRoom(counts)
+    least = first.image_bytes(tar_bytes)
+    others = ROOMS[1:] if counts is None else [room for room in ROOMS if room.wanted_bytes(tar_bytes) > least]
+    return (first, *(room for room in others if room.wanted_bytes(tar_bytes) <= MAX_ROOT_BYTES))
 
 
 def too_large_unpacked() -> InvalidArgument:
     """The error for an archive that fits into no root."""
     return InvalidArgument(
         "The archive is too large.",
-        details=f"Unpacked it has more than {MAX_ROOT_BYTES} bytes.",
+        details=f"Unpacked, in a filesystem, it takes more than the {MAX_ROOT_BYTES} bytes that a root may have.",
         resolution="Send a smaller one.",
         reason="BAD_ARCHIVE",
     )

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sysproc.archive_size import ROOMS, ArchiveCounter, Room
+from sysproc.archive_size import AnyRoom, ArchiveCounter, rooms_for
 from sysproc.archive_spool import Spooled, check_digest, spool_archive
 from sysproc.compression import parted
 from sysproc.errors import FailedPrecondition
@@ -101,12 +101,15 @@ class VolumePacking:
 
     async def _content(self, spool: int, spooled: Spooled, told: Told) -> tuple[int, Mapping[str, Any]]:
         """An ext4 with what is in the tar, and the counts; in a larger one if it does not fit."""
-        for room in ROOMS[:-1]:
+        *rooms, last = rooms_for(spooled.unpacked_bytes, None)
+        for room in rooms:
             with suppress(TooSmall):
                 return await self._content_in(room, spool, spooled, told)
-        return await self._content_in(ROOMS[-1], spool, spooled, told)
+        return await self._content_in(last, spool, spooled, told)
 
-    async def _content_in(self, room: Room, spool: int, spooled: Spooled, told: Told) -> tuple[int, Mapping[str, Any]]:
+    async def _content_in(
+        self, room: AnyRoom, spool: int, spooled: Spooled, told: Told
+    ) -> tuple[int, Mapping[str, Any]]:
         size, inodes = room.image_bytes(spooled.unpacked_bytes), room.inodes(spooled.unpacked_bytes)
         place = {"offset": 0, "size": size}
 

@@ -141,3 +141,16 @@ def test_headers_that_lie_about_sizes_make_no_room_larger_than_what_has_come() -
 def test_a_room_beyond_all_roots_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="too large"):
         ROOMS[-1].image_bytes(1 << 42)
+
+
+@pytest.mark.parametrize("counts", [None, TarCounts(10, 10)], ids=str)
+@pytest.mark.parametrize("tar_bytes", [2 << 40, 4 << 40, 8 << 40, 12 << 40])
+def test_a_large_archive_has_the_rooms_that_a_root_may_have(tar_bytes: int, counts: TarCounts | None) -> None:
+    sizes = [room.image_bytes(tar_bytes) for room in rooms_for(tar_bytes, counts)]
+    assert sizes and sizes == sorted(sizes) and sizes[-1] <= archive_size.MAX_ROOT_BYTES
+
+
+@pytest.mark.parametrize("counts", [None, TarCounts(10, 10)], ids=str)
+def test_an_archive_that_no_root_takes_is_refused(counts: TarCounts | None) -> None:
+    with pytest.raises(InvalidArgument, match="too large"):
+        rooms_for(15 << 40, counts)[0].image_bytes(15 << 40)
