@@ -106,12 +106,10 @@ def set_acls(path: bytes, acls: Mapping[bytes, bytes], counts: Counts) -> dict[b
     return later
 
 
-def set_waiting_acls(waiting: Mapping[bytes, Mapping[bytes, bytes]], counts: Counts) -> None:
-    """By path; when everything is there. A name that nobody has is as an attribute that cannot be set."""
-    names = Names()
-    for path, acls in waiting.items():
-        for attribute, text in acls.items():
-            try:
-                set_attributes(path, {attribute: acl_value(text, names.id_of)}, counts)
-            except (LookupError, ValueError, FileNotFoundError, NotADirectoryError):
-                skip(counts, attribute)
+def set_waiting_acls(path: bytes, acls: Mapping[bytes, bytes], names: Names, counts: Counts) -> None:
+    """When everything is there. A name that nobody has is as an attribute that cannot be set."""
+    for attribute, text in acls.items():
+        try:
+            set_attributes(path, {attribute: acl_value(text, names.id_of)}, counts)
+        except (LookupError, ValueError, FileNotFoundError, NotADirectoryError):
+            skip(counts, attribute)

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from sysproc.isolation.attributes import DEFAULT_ACL, Counts, set_acls, set_attributes, set_waiting_acls
+from sysproc.isolation.attributes import DEFAULT_ACL, Counts, Names, set_acls, set_attributes, set_waiting_acls
 from sysproc.isolation.decompression import decompressed
 from sysproc.isolation.tar_headers import Kind, broken, shown
 from sysproc.isolation.tar_reader import Entry, TarReader
@@ -79,13 +79,16 @@ class AtTheEnd:
         self.attributes.pop(path, None)
 
     def set(self, counts: Counts) -> None:
-        """Now. What was below a link that leads elsewhere by now is not there any more."""
-        set_waiting_acls(self.acls, counts)
+        """Now. What was below a link that leads elsewhere by now is not there any more. Raises as `unpack_entry`."""
+        names = Names()
+        for path, acls in self.acls.items():
+            with of_entry(path[1:]):
+                set_waiting_acls(path, acls, names, counts)
         for path, attributes in self.attributes.items():
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with of_entry(path[1:]), suppress(FileNotFoundError, NotADirectoryError):
                 set_attributes(path, attributes, counts)
         for path, mtime_ns in self.times.items():
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with of_entry(path[1:]), suppress(FileNotFoundError, NotADirectoryError):
                 set_time(path, mtime_ns)
 
 
@@ -138,12 +141,19 @@ def inside(name: bytes) -> bytes:
 
 def unpack_entry(archive: Archive, entry: Entry, counts: Counts, end: AtTheEnd) -> None:
     """One entry, whatever kind it is. EBADMSG if it contradicts those before it, EINVAL if no filesystem takes it."""
-    try:
+    with of_entry(entry.name):
         _unpack_entry(archive, entry, counts, end)
+
+
+@contextmanager
+def of_entry(name: bytes) -> Iterator[None]:
+    """What the kernel says of a path of the archive, as the module says it."""
+    try:
+        yield
     except OSError as failure:
         if failure.filename is None or isinstance(failure.filename, str):
             raise  # it has its words already, or it is no matter of a path of the archive
-        text = f"{shown(entry.name)}: {failure.strerror}"
+        text = f"{shown(name)}: {failure.strerror}"
         if failure.errno in _CONTRADICTIONS:
             raise broken(text) from None
         if failure.errno in _BEYOND_THE_FILESYSTEM:
@@ -162,6 +172,7 @@ def _unpack_entry(archive: Archive, entry: Entry, counts: Counts, end: AtTheEnd)
     make_parents(path)
     if entry.kind is Kind.DIRECTORY:
         make_directory(path)
+        end.forget(path)
         end.times[path] = entry.mtime_ns
     else:
         remove_what_is_there(path, end)
@@ -242,7 +253,7 @@ def write_file(archive: Archive, entry: Entry, path: bytes) -> None:
 
 @contextmanager
 def named(path: bytes) -> Iterator[None]:
-    """Calls on an fd fail without a path; here the path is told."""
+    """Calls on an fd, and utime, fail without a path; here the path is told."""
     try:
         yield
     except OSError as failure:
@@ -271,4 +282,5 @@ def set_owner_mode_attributes(entry: Entry, path: bytes, counts: Counts, end: At
 
 def set_time(path: bytes, mtime_ns: int) -> None:
     """The time of the last change, of the entry itself and not of what it links to."""
-    os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+    with named(path):
+        os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)

@@ -15,6 +15,7 @@ import random
 import resource
 import signal
 import struct
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,8 +30,9 @@ from hypothesis import strategies as st
 from sysproc.isolation.acl_text import acl_value
 from sysproc.isolation.builder import failure_message
 from sysproc.isolation.jail import how_it_ended
+from sysproc.isolation.root_mount import mount_detached
 from sysproc.isolation.unpack import out_of_time, unpack_archive
-from sysproc.linux.mounts import MNT_DETACH, mount, umount2
+from sysproc.linux.mounts import AT_FDCWD, MNT_DETACH, mount, move_mount, umount2
 from sysproc.linux.namespaces import CLONE_NEWPID, clone3
 from tests.archives import FORMATS, Archive, header, pax
 
@@ -271,6 +273,64 @@ def test_what_is_unpacked_below_a_default_acl_does_not_inherit_it(root: Path, ke
     assert unpack(root, archive.bytes()).errno == 0
     assert acl_of(root / "d", "default") == [(2, 7, 7)]
     assert os.listxattr(root / "d/file") == [] and (root / "d/file").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("keyword", ["SCHILY.acl.default", "SCHILY.xattr.system.posix_acl_default"])
+def test_a_later_entry_of_a_directory_has_no_acl_of_one_before(root: Path, keyword: str) -> None:
+    text = "user::rwx,user:7:rwx,group::r-x,mask::rwx,other::---"
+    if "xattr" in keyword:
+        text = acl_value(text.encode(), lambda *_: 0).decode("utf-8", "surrogateescape")
+    archive = Archive()
+    for name, fields in (("d", {keyword: text}), ("d", {}), ("kept", {keyword: text})):
+        archive.add(name, type=DIRECTORY, mode=0o755, pax_headers=fields)
+    assert unpack(root, archive.bytes()).errno == 0
+    assert os.listxattr(root / "d") == []
+    assert acl_of(root / "kept", "default") == [(2, 7, 7)]
+
+
+def acl_of_many(first: int, count: int) -> str:
+    """A default ACL, in words."""
+    users = "".join(f"user:{first + number}:rwx," for number in range(count))
+    return f"user::rwx,{users}group::r-x,mask::rwx,other::---"
+
+
+@pytest.fixture
+def small_root(root: Path, tmp_path: Path) -> Iterator[Path]:
+    """Its root is an ext4 of 2 MiB."""
+    image = tmp_path / "image"
+    options = ("-q", "-b", "1024", "-N", "1000", "-I", "256", "-m", "0", "-O", "^has_journal")
+    subprocess.run(["mke2fs", "-t", "ext4", *options, str(image), "2048"], check=True)
+    fd = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        move_mount(mount_detached(fd, fstype="ext4", offset=0, size=2 << 20), AT_FDCWD, root)
+    finally:
+        os.close(fd)
+    yield root
+    umount2(root, MNT_DETACH)
+
+
+def test_a_filesystem_that_is_full_when_acls_are_set_at_the_end_is_told(small_root: Path) -> None:
+    """Each directory takes a block, each ACL another."""
+    wanted = (
+        pax({"SCHILY.acl.default": acl_of_many(1000 + number, 20)}) + header(f"d{number}", flag=DIRECTORY)
+        for number in range(900)
+    )
+    outcome = unpack(small_root, b"".join(wanted) + END)
+    assert outcome.errno == errno.EDQUOT and "'d" in outcome.target
+
+
+def test_an_acl_that_the_filesystem_does_not_take_at_the_end_is_refused_with_its_name(small_root: Path) -> None:
+    archive = pax({"SCHILY.acl.default": acl_of_many(1000, 400)}) + header("d", flag=DIRECTORY)
+    outcome = unpack(small_root, archive + END)
+    assert outcome.errno == errno.EINVAL and "'d'" in outcome.target
+
+
+@pytest.mark.parametrize("fields", [{}, {"SCHILY.acl.default": "user::rwx,group::r-x,other::---"}], ids=["time", "acl"])
+def test_a_directory_that_is_behind_a_loop_of_links_at_the_end_is_broken(root: Path, fields: dict[str, str]) -> None:
+    before = entries(("one", DIRECTORY), ("l", LINK, "one"))[: 2 * 512]
+    after = entries(("l", LINK, "l"))
+    outcome = unpack(root, before + pax(fields) + header("l/x", flag=DIRECTORY) + after)
+    assert outcome.errno == errno.EBADMSG and "'l/x'" in outcome.target
 
 
 def test_of_very_many_attributes_some_names_are_told(root: Path) -> None:
