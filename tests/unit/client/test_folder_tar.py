@@ -43,6 +43,29 @@ def test_a_file_that_gets_shorter_is_named(tmp_path: Path, monkeypatch: pytest.M
         streamed(tmp_path)
 
 
+@pytest.mark.parametrize("sought", [os.SEEK_DATA, os.SEEK_HOLE], ids=["before data", "before a hole"])
+def test_a_file_with_holes_that_gets_shorter_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sought: int
+) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        for part in range(1, 4):
+            file.seek(part << 20)
+            file.write(b"part")
+    if path.stat().st_blocks * 512 >= path.stat().st_size:
+        pytest.skip("files have no holes here")
+    seek = os.lseek
+
+    def cut_and_seek(fd: int, at: int, how: int) -> int:
+        if how == sought and at > 1 << 20:
+            os.truncate(path, (1 << 20) + 4096)
+        return seek(fd, at, how)
+
+    monkeypatch.setattr(os, "lseek", cut_and_seek)
+    with pytest.raises(OSError, match=r"shorter.*/file"):
+        streamed(tmp_path)
+
+
 def test_a_file_that_goes_is_an_error_and_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(bytes(100))
     monkeypatch.setattr(os, "listxattr", lambda path, **_: path.unlink() or [])

@@ -22,16 +22,18 @@ def has_holes(fd: int) -> bool:
 
 
 def parts_of(fd: int, size: int) -> Iterator[Part]:
-    """Offset and length of what has data."""
+    """Offset and length of what has data. Raises OSError without an errno if the file has become shorter."""
     at = 0
     while at < size:
         try:
             at = os.lseek(fd, at, os.SEEK_DATA)
+            end = min(size, os.lseek(fd, at, os.SEEK_HOLE))
         except OSError as failure:
             if failure.errno != errno.ENXIO:
                 raise
+            if os.fstat(fd).st_size < size:
+                raise OSError("the file became shorter while it was read") from None
             break
-        end = min(size, os.lseek(fd, at, os.SEEK_HOLE))
         if at < size:
             yield at, end - at
         at = end
