@@ -47,6 +47,7 @@ class Filesystem:
     """One filesystem of a volume; a UUID of 36 characters. compression: `ALGORITHM[:LEVEL]`; empty: none.
 
     grown_bytes: of the last one, while an encrypted volume grows in a copy: its size there. 0: nothing is known yet.
+    cut_off: of the last one, while it grows: it did not fill the size that it grows from.
     plain: of a volume whose partitions are encrypted, each by itself, this one is not; so only what others have made.
     """
 
@@ -57,6 +58,7 @@ class Filesystem:
     compression: str = ""
     grown_bytes: int = 0
     plain: bool = False
+    cut_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ class NewVolume:
 
 @dataclass(frozen=True)
 class VolumeRow:
-    """A volume as recorded. size_bytes: of its file; grown_from: its size before, while it grows."""
+    """A volume as recorded. size_bytes: of its file; grown_from: its size before, while it grows.
+
+    grown_from is size_bytes where growth to that size was cut off in use, and then a further one has failed.
+    """
 
     id: int
     owner_id: int | None
@@ -304,7 +309,8 @@ def begin_grow(connection: Connection, volume_id: int, size_bytes: int, asker: A
         raise gone(volume_id)
     if row.owner_id is not None and not row.overcommit:
         quotas.check_room(connection, row.owner_id, size_bytes - row.size_bytes, asker)
-    values = {"size_bytes": size_bytes, "grown_from": row.size_bytes, "filesystems": _with_last(row, grown_bytes=0)}
+    last = _with_last(row, grown_bytes=0, cut_off=row.grown_from is not None)
+    values = {"size_bytes": size_bytes, "grown_from": row.size_bytes, "filesystems": last}
     return _change(connection, volume_id, "volume.growing", values)
 
 
@@ -314,7 +320,7 @@ def note_grown(connection: Connection, volume_id: int, last_bytes: int) -> Volum
     return _change(connection, volume_id, "volume.growing", {"filesystems": _with_last(row, grown_bytes=last_bytes)})
 
 
-def _with_last(row: VolumeRow, **values: int) -> list[dict[str, Any]]:
+def _with_last(row: VolumeRow, **values: int | bool) -> list[dict[str, Any]]:
     """The filesystems as they are written down, the last one with other values."""
     *others, last = row.filesystems
     return [asdict(one) for one in others] + [asdict(last) | values]
@@ -322,7 +328,7 @@ def _with_last(row: VolumeRow, **values: int) -> list[dict[str, Any]]:
 
 def finish_grow(connection: Connection, volume_id: int, last_bytes: int) -> VolumeRow:
     """The file has its new size, and its last filesystem this one."""
-    now = _with_last(_must(connection, volume_id), size_bytes=last_bytes, grown_bytes=0)
+    now = _with_last(_must(connection, volume_id), size_bytes=last_bytes, grown_bytes=0, cut_off=False)
     return _change(connection, volume_id, "volume.grown", {"filesystems": now, "grown_from": None})
 
 
@@ -333,10 +339,12 @@ def shrunk(connection: Connection, volume_id: int, size_bytes: int, last_bytes: 
 
 
 def undo_grow(connection: Connection, volume_id: int) -> None:
-    """It did not grow: the file is as it was."""
+    """It did not grow: the file is as it was, also if its last filesystem did not fill that."""
     row = _must(connection, volume_id)
     if row.grown_from is not None:
-        values = {"size_bytes": row.grown_from, "grown_from": None, "filesystems": _with_last(row, grown_bytes=0)}
+        unfinished = row.grown_from if row.filesystems[-1].cut_off else None
+        last = _with_last(row, grown_bytes=0, cut_off=False)
+        values = {"size_bytes": row.grown_from, "grown_from": unfinished, "filesystems": last}
         _change(connection, volume_id, "volume.not_grown", values)
 
 

@@ -162,6 +162,25 @@ async def test_what_grows_has_its_new_size_at_once_and_its_old_one_if_it_did_not
     assert (grown.size_bytes, grown.grown_from, grown.filesystems[-1].size_bytes) == (30 * MIB, None, 28 * MIB)
 
 
+async def test_what_was_cut_off_and_did_not_grow_further_is_as_unfinished_as_it_was(database: Database) -> None:
+    await add(database, 1, TOP)
+    await database.write(lambda c: volumes.begin_grow(c, 1, 20 * MIB, HOST))
+    for _ in range(2):
+        await database.write(lambda c: volumes.begin_grow(c, 1, 30 * MIB, HOST))
+        await database.write(lambda c: volumes.note_grown(c, 1, 28 * MIB))
+        await database.write(lambda c: volumes.undo_grow(c, 1))
+        now = await database.read(lambda c: volumes.get_volume(c, TOP, "v1"))
+        assert (now.size_bytes, now.grown_from) == (20 * MIB, 20 * MIB)
+        assert now.filesystems == wanted(1).filesystems
+    await database.write(lambda c: volumes.begin_grow(c, 1, 20 * MIB, HOST))
+    grown = await database.write(lambda c: volumes.finish_grow(c, 1, 18 * MIB))
+    assert (grown.grown_from, grown.filesystems[-1].cut_off) == (None, False)
+    await database.write(lambda c: volumes.begin_grow(c, 1, 30 * MIB, HOST))
+    await database.write(lambda c: volumes.undo_grow(c, 1))
+    now = await database.read(lambda c: volumes.get_volume(c, TOP, "v1"))
+    assert (now.size_bytes, now.grown_from) == (20 * MIB, None)
+
+
 # -- owners that go
 
 
