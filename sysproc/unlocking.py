@@ -3,7 +3,7 @@
     secret ─▶ pipe ─▶ process (locked memory), started by the launcher: it outlives daemon and launcher
                         opens, makes    ─▶ a device of dm-crypt, an fd; the process has ended
                                            or a decrypted file, an fd; the process ends with its last use
-                        changes keys    ─▶ done, and it ends
+                        changes keys, tries one    ─▶ done, and it ends
                         widens a device of dm-crypt    ─▶ the same
 
 Only so many of them work out keys at a time: each may take a GiB of memory, and all of a processor, for seconds. What
@@ -95,6 +95,10 @@ class Unlocking:
         os.close(pidfd)
         fds.close()
         opening.reported(message)
+
+    async def check(self, region: Region, secret: SecretBuffer) -> None:
+        """That the secret opens the volume in this area, which may be open. Raises WrongKey, DataLoss (its header)."""
+        await self.change_keys("check", [region], secret)
 
     async def change_keys(
         self,

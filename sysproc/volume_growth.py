@@ -7,6 +7,7 @@
                    dm-crypt      has to be given the key again: so that takes the secret
 
 Where another filesystem is mounted, and the last one locked, that is opened with the secret for as long as it grows.
+Whether the secret is the right one, where it takes one, is known before anything is changed.
 Each step can be done again: what a crash has left half done is finished by the next start, if nobody has to give a
 secret for it; else by the same growth, asked for once more. Growing in a copy, what nobody uses, is in
 `sysproc.encrypted_files`; what is not encrypted in `sysproc.volume_resize`.
@@ -16,6 +17,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,21 @@ class VolumeGrowth:
             raise broken(row)
         return bool(present)
 
+    async def check_secret(self, row: VolumeRow, secret: SecretBuffer | None) -> None:
+        """That this is all it takes to grow it; nothing is changed. Raises FailedPrecondition (locked), WrongKey."""
+        if not await to_end(self._takes_secret, row):
+            return
+        shown = must_have(secret, row)
+        with opened(self._files.path(row), os.O_RDONLY) as fd:
+            area = (await to_end(areas, fd, row.encryption))[-1]
+            await self._files.unlocking.check(area, shown)
+
+    def _takes_secret(self, row: VolumeRow) -> bool:
+        """Whether nobody decrypts the last area, or the kernel does. Blocks."""
+        last = name_for(row, self._files.path(row), len(row.filesystems) - 1).filesystem
+        paths = [one.path for _, one in self._devices.decrypted([row]) if one.filesystem == last]
+        return not paths or any(map(is_device_path, paths))
+
     async def grow(self, row: VolumeRow, secret: SecretBuffer | None) -> int:
         """Let it have the size that is recorded, whoever has it mounted; the size of its last filesystem then.
 
@@ -79,14 +96,12 @@ class VolumeGrowth:
 
     async def _widen(self, row: VolumeRow, name: DeviceName, area: Region, secret: SecretBuffer | None) -> None:
         """Let what is decrypted of the area, the device of this name, be as large as the area is by now."""
-        device_fd, device = await to_end(found, name)
-        try:
+        with ExitStack() as stack:
+            device_fd, device = await to_end(held, name, stack)
             if is_device_path(device):
                 await self._files.unlocking.widen(area, must_have(secret, row))
             elif not await to_end(widened, device_fd, self._files.path(row), data_bytes(area)):
                 raise not_widened(row)
-        finally:
-            os.close(device_fd)
         failpoint("volumes.grow.after_decrypted")
 
     def _place(self, row: VolumeRow, name: DeviceName) -> tuple[int, int]:
@@ -130,6 +145,13 @@ def grown_area(fd: int, row: VolumeRow, path: Path) -> Region:
     return areas(fd, row.encryption)[-1]
 
 
+def held(name: DeviceName, stack: ExitStack) -> tuple[int, str]:
+    """The device of this name, open until the stack ends, also if who asked is cancelled meanwhile. Blocks."""
+    device_fd, path = found(name)
+    stack.callback(os.close, device_fd)
+    return device_fd, path
+
+
 def data_bytes(area: Region) -> int:
     """How large what is decrypted of it has to be. Blocks."""
     return data_size(area, open_volume(area).metadata.segment)
@@ -137,7 +159,7 @@ def data_bytes(area: Region) -> int:
 
 def widened(device_fd: int, file: Path, size: int) -> bool:
     """Whether a loop device over what a process decrypts of a file has become as large as this. Blocks."""
-    tell(processes_with(file), WIDEN)
+    tell(file, WIDEN)
     deadline = time.monotonic() + WIDEN_TIMEOUT_S
     while loop_set_capacity(device_fd) != size:
         if time.monotonic() > deadline:
@@ -146,19 +168,17 @@ def widened(device_fd: int, file: Path, size: int) -> bool:
     return True
 
 
-def tell(pids: Sequence[int], number: signal.Signals) -> None:
-    """Send a signal that does nothing to others: a pid may be another's by now."""
-    for pid in pids:
-        try:
-            pidfd = pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            pidfd_send_signal(pidfd, number)
-        except ProcessLookupError:
-            continue
-        finally:
-            os.close(pidfd)
+def tell(file: Path, number: signal.Signals) -> None:
+    """Send a signal to those that decrypt a file, and to nobody else. Blocks."""
+    with ExitStack() as stack:
+        pidfds = dict[int, int]()
+        for pid in processes_with(file):
+            with suppress(ProcessLookupError):
+                pidfds[pid] = pidfd_open(pid)
+                stack.callback(os.close, pidfds[pid])
+        # A pid may have become another's before it was opened: that one does not have the file.
+        for pid in pidfds.keys() & set(processes_with(file) if pidfds else ()):
+            pidfd_send_signal(pidfds[pid], number)
 
 
 def not_widened(row: VolumeRow) -> FailedPrecondition:

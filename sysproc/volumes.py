@@ -262,13 +262,21 @@ class Volumes:
             if size_bytes != row.size_bytes:  # else it was cut off, and is allowed already
                 recorded.check_grown(row, size_bytes)
             await to_end(self._check_growable, row)
-            if recorded.encrypts(row, -1) and not await to_end(self._growth.is_open, row):
-                must_have(secret, row)
             if not row.overcommit:
                 await to_end(self._host.state_dir.check_free, size_bytes)
+            await self._check_secret(row, secret)
             async with self._host.storage_lock:
                 row = await self._database.write(lambda c: recorded.begin_grow(c, volume_id, size_bytes, asker))
             return await self._grow_file(row, secret)
+
+    async def _check_secret(self, row: VolumeRow, secret: SecretBuffer | None) -> None:
+        """Of what grows in a copy only whether there is one: nothing is lost there if it is wrong."""
+        if not recorded.encrypts(row, -1):
+            return
+        if await to_end(self._grows_in_use, row):
+            await self._growth.check_secret(row, secret)
+        else:
+            must_have(secret, row)
 
     def _check_growable(self, row: VolumeRow) -> None:
         if self._grows_in_use(row):
@@ -430,8 +438,8 @@ class Volumes:
             grown = await self._grown(row)
             if encrypted:
                 await self._database.write(lambda c: recorded.finish_grow(c, row.id, grown))
-        except SysprocError as failure:
-            log.warning("growth not finished: the filesystem is smaller than its volume", error=failure.brief)
+        except (SysprocError, OSError) as failure:
+            log.warning("growth not finished: the filesystem is smaller than its volume", error=str(failure))
 
     async def _owner_dies(self, row: VolumeRow) -> bool:
         owner_id = row.owner_id

@@ -144,8 +144,11 @@ def test_mounted_it_grows_with_its_secret_and_the_kernel_alone_has_the_key_again
     data = client.volumes.create("data", fs="btrfs", size="160M", encrypt=encrypt, secret=SECRET)
     data.mount(box, "/data", secret=SECRET)
     says(box, "head -c 3000000 /dev/urandom >/data/file; sha256sum /data/file >/data/sum")
+    with pytest.raises(FailedPrecondition, match="locked"):
+        data.grow("512M")
     with pytest.raises(PermissionDenied):
         data.grow("512M", secret="wrong")
+    assert (data.refresh().size, the_file(daemon).stat().st_size) == (160 << 20, 160 << 20)
     data.grow("512M", secret=SECRET)
     assert int(says(box, "df -m /data | tail -n 1").split()[1]) == 512 - 18
     says(box, "head -c 99000000 /dev/urandom >/data/more; sha256sum /data/more >>/data/sum; sync")

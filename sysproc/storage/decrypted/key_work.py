@@ -1,8 +1,9 @@
-"""The process that changes the keys of a volume: it is told the secrets, edits the headers, and ends.
+"""The process that changes the keys of a volume, or tries one: it is told the secrets, edits the headers, and ends.
 
     key_work add     OFFSET:SIZE…          the new secret opens each of these areas as well
     key_work change  OFFSET:SIZE…          the new secret instead of the one that is shown
     key_work remove  OFFSET:SIZE… [SLOT]   the one that is shown opens none of them any more; or that slot does not
+    key_work check   OFFSET:SIZE…          whether the one that is shown opens each of them, be they in use or not
 
 Of several areas all are tried before the first is changed. A cut between two is made up for by the same call once
 more: an area that was changed already is left as it is. What the process becomes before it reads a secret is in
@@ -23,7 +24,7 @@ from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import add_key, change_key, open_volume, remove_key, unlock
 
 NAME = "sysproc-keys"
-ADD, CHANGE, REMOVE = "add", "change", "remove"
+ADD, CHANGE, REMOVE, CHECK = "add", "change", "remove", "check"
 
 
 def main(arguments: list[str]) -> None:
@@ -39,6 +40,8 @@ def work(verb: str, regions: Sequence[Region], slot: int | None, report: socket.
     with read_secret(SECRET_FD) as secret, read_secret(NEW_SECRET_FD) as new:
         if verb == REMOVE:
             remove(regions, secret.view, slot)
+        elif verb == CHECK:
+            check(regions, secret.view)
         else:
             replace(verb, regions, secret.view, new.view)
     send_with_fds(report, json.dumps({}).encode())
@@ -75,6 +78,12 @@ def remove(regions: Sequence[Region], secret: memoryview, slot: int | None) -> N
     for region, one in present:
         remove_key(region, one)
         failpoint("volumes.keys.after_area")
+
+
+def check(regions: Sequence[Region], secret: memoryview) -> None:
+    """Raise WrongKey for a secret that does not open each of these areas; nothing is changed."""
+    for region in regions:
+        unlock(region, open_volume(region), secret).key.close()
 
 
 def slots(region: Region) -> Sequence[int]:

@@ -81,7 +81,7 @@ def by_device(uuid: str = "") -> str:
 
 
 def key_work(verb: str, regions: Sequence[Region], slot: int | None = None) -> list[str]:
-    """Of one that changes keys: `add`, `change`, `remove`."""
+    """Of one that changes keys: `add`, `change`, `remove`; or tries one: `check`."""
     places = [":".join(_place(region)) for region in regions]
     return _command("key_work", verb, *places, *([] if slot is None else [str(slot)]))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sysproc.errors import FailedPrecondition, NotFound
-from sysproc.storage.decrypted.key_work import ADD, CHANGE, remove, replace, slot_of, slots
+from sysproc.storage.decrypted.key_work import ADD, CHANGE, check, remove, replace, slot_of, slots
 from sysproc.storage.luks.refusals import WrongKey
 from sysproc.storage.luks.region import Region
 from sysproc.storage.luks.volume import add_key, change_key, format_volume, remove_key
@@ -79,3 +79,14 @@ def test_a_slot_goes_for_who_has_another_key_and_only_then(areas: list[Region]) 
         remove(areas, SECOND, 9)
     remove(areas, SECOND, 0)
     assert opening(areas) == ["2", "2"]
+
+
+def test_a_secret_that_opens_all_is_told_from_one_that_does_not_and_nothing_is_changed(areas: list[Region]) -> None:
+    change_key(areas[1], FIRST, SECOND)
+    add_key(areas[1], SECOND, THIRD)
+    add_key(areas[0], FIRST, THIRD)
+    before = os.pread(areas[0].fd, 2 * SIZE, 0)
+    check(areas, THIRD)
+    with pytest.raises(WrongKey):
+        check(areas, FIRST)
+    assert os.pread(areas[0].fd, 2 * SIZE, 0) == before
