@@ -10,8 +10,8 @@ are in `sysproc.volumes`, their files in `sysproc.volume_files`.
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 from sysproc.encrypted_files import must_have, opened
@@ -47,7 +47,7 @@ class VolumeChecks:
 
     async def check(
         self, volume: VolumeRow, *, repair: bool, secret: SecretBuffer | None = None
-    ) -> AsyncIterator[Checked]:
+    ) -> AsyncGenerator[Checked, None]:
         """Each filesystem when it is done. secret: of an encrypted volume.
 
         Raises FailedPrecondition (in use, locked, a tool), WrongKey, ResourceExhausted.
@@ -63,7 +63,8 @@ class VolumeChecks:
             # What is decrypted could be written; the tools get a device that is read-only.
             fd = stack.enter_context(opened(files.path(row), os.O_RDONLY if shown is None else os.O_RDWR))
             damaged = []
-            async for place, one in self._look(parts, fd):
+            looked = await stack.enter_async_context(aclosing(self._look(parts, fd)))
+            async for place, one in looked:
                 if repair and is_repairable(place, one.result):
                     damaged.append((place, one))
                 else:
@@ -72,7 +73,7 @@ class VolumeChecks:
                 for one in await self._repair(parts, fd, damaged):
                     yield one
 
-    async def _look(self, parts: CheckedParts, fd: int) -> AsyncIterator[tuple[Place, Checked]]:
+    async def _look(self, parts: CheckedParts, fd: int) -> AsyncGenerator[tuple[Place, Checked], None]:
         with unnamed_file(self._host.state_dir.volumes) as copy:
             copied = False
             for area in range(await parts.areas(fd)):

@@ -119,7 +119,7 @@ class VolumeDevices:
         """Whether the encrypted file of a filesystem that is open is read and written past the page cache."""
         wanted = name_for(row, self._path(row), filesystem)
         mapped = [path for path, name in named_devices().items() if name == wanted and is_device_path(path)]
-        below = [loop for path in mapped for loop in os.listdir(f"/sys/block/{Path(path).name}/slaves")]
+        below = [loop for path in mapped for loop in _devices_below(path)]
         return bool(below) and all(loop_is_direct(f"/dev/{loop}") for loop in below)
 
     def _path(self, row: VolumeRow) -> Path:
@@ -146,6 +146,14 @@ def _is_exclusive_inside(device: str) -> bool:
         if failure.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
             raise
         return False
+
+
+def _devices_below(device: str) -> Sequence[str]:
+    """The names of what a device is over (Documentation/ABI/testing/sysfs-block, `slaves`); none if it is gone."""
+    try:
+        return os.listdir(f"/sys/block/{Path(device).name}/slaves")
+    except FileNotFoundError:
+        return ()
 
 
 def loop_attribute(device: str, name: str) -> str:

@@ -6,7 +6,7 @@ settled before (`sysproc.server.interceptor`).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 
 from nightos.sysproc.v1 import volume_service_pb2 as pb
 from sysproc.containers import Containers
@@ -164,5 +164,6 @@ class VolumeService:
         row = await self._volumes.get(call.target, convert.name_from_proto(request.volume))
         async with self._starts.turn(call.caller.container_id):
             with secrets.secret_of(request) or nullcontext() as secret:
-                async for one in self._checks.check(row, repair=request.repair, secret=secret):
-                    yield checks.checked_to_proto(one)
+                async with aclosing(self._checks.check(row, repair=request.repair, secret=secret)) as found:
+                    async for one in found:
+                        yield checks.checked_to_proto(one)
