@@ -27,6 +27,6 @@ class SystemService:
         name = "" if container_id is None else (await self._containers.get(container_id)).name
         return convert.caller_to_proto(call.caller, name, self._permitted(call.caller))
 
-    async def GetSystemInfo(self, _: pb.GetSystemInfoRequest, __: Call) -> pb.GetSystemInfoResponse:
+    async def GetSystemInfo(self, _: pb.GetSystemInfoRequest, call: Call) -> pb.GetSystemInfoResponse:
         """See the proto."""
-        return convert.info_to_proto(await self._system.info())
+        return convert.info_to_proto(await self._system.info(), call.viewer)

@@ -7,7 +7,7 @@ import pytest
 
 from sysproc_client import Client, Container
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.inside import caller_inside, init_of
+from tests.e2e.inside import caller_inside, init_of, script_inside
 
 pytestmark = pytest.mark.vm
 
@@ -64,3 +64,13 @@ def test_others_on_the_host_are_refused(daemon: RunningDaemon) -> None:
     command = [sys.executable, "-c", AS_NOBODY, daemon.endpoint.removeprefix("unix://")]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     assert b"PermissionError" in done.stderr
+
+
+def test_inside_nobody_is_told_of_the_hosts_disk(client: Client) -> None:
+    box = client.create()
+    script = """
+info = client.system_info()
+answer = [bool(info.version), info.HasField("disk")]
+"""
+    assert script_inside(box, script) == [True, False]
+    assert client.system_info().disk.size_bytes > 0

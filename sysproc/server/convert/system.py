@@ -33,8 +33,11 @@ def caller_to_proto(caller: Caller, container_name: str, methods: Iterable[str])
     )
 
 
-def info_to_proto(info: SystemInfo) -> service.GetSystemInfoResponse:
-    """What this service and this kernel are."""
+def info_to_proto(info: SystemInfo, viewer: int | None) -> service.GetSystemInfoResponse:
+    """What this service and this kernel are.
+
+    Inside a container (viewer) nobody is told of the disk: its size is the host's, and what is free is what others do.
+    """
     return service.GetSystemInfoResponse(
         version=info.version,
         api_version=API_VERSION,
@@ -44,7 +47,7 @@ def info_to_proto(info: SystemInfo) -> service.GetSystemInfoResponse:
         features=map(feature_to_proto, info.features),
         python_version=info.python_version,
         grpc_version=info.grpc_version,
-        disk=disk_to_proto(info.disk),
+        disk=disk_to_proto(info.disk) if viewer is None else None,
     )
 
 

@@ -88,7 +88,7 @@ def service(endpoint: str, info: "GetSystemInfoResponse | None") -> Iterator[Fin
         return
     apart = mismatch(VERSION, info.version)
     yield Finding("version", WARNING if apart else FINE, f"sysproc {VERSION}, sysprocd {info.version}.", apart)
-    if info.HasField("disk"):  # an older service says nothing of it
+    if info.HasField("disk"):  # an older service says nothing of it, and none does inside a container
         yield of_disk(info.disk)
     for feature in info.features:
         yield of_feature(feature, info.kernel_release)

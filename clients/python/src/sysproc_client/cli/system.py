@@ -65,9 +65,10 @@ def info_command(options: Options) -> None:
     facts["cgroups"] = CGROUP_MODES.get(info.cgroup_mode, "unknown")
     if options.for_programs:
         disk = {name: getattr(info.disk, name) for name in ("full", "free_bytes", "enough_bytes", "size_bytes")}
-        print_document(options.output, {**facts, "disk": disk, "features": features})
+        known = disk if info.HasField("disk") else None
+        print_document(options.output, {**facts, "disk": known, "features": features})
         return
-    if info.HasField("disk"):  # an older service says nothing of it
+    if info.HasField("disk"):  # an older service says nothing of it, and none does inside a container
         facts["disk"] = state_of_disk(info.disk)
     for name, value in facts.items():
         click.echo(f"{name:15} {value}")
