@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
+
 from sysproc.errors import FailedPrecondition, Internal, InvalidArgument
 from sysproc.failpoints import failpoint
 from sysproc.images import full_disk_as_enospc, job_failures
@@ -38,6 +40,8 @@ from sysproc.to_end import to_end
 from sysproc.volume_devices import VolumeDevices
 from sysproc.volume_files import VolumeFiles, in_use
 from sysproc.volume_opening import broken
+
+log = structlog.get_logger()
 
 # Of a filesystem that is mounted this is how long its writers may wait, at most.
 COPY_TIMEOUT_S = 1800.0
@@ -131,7 +135,9 @@ class VolumeCopyFiles:
         mounted = [row for row in rows if row.id in opened or str(self._files.path(row)) in by_file]
         if mounted:
             volumes = [await to_end(self._values, row) for row in mounted]
-            await self._launcher.run_job("thaw", {"volumes": volumes}, timeout_s=THAW_TIMEOUT_S)
+            done = await self._launcher.run_job("thaw", {"volumes": volumes}, timeout_s=THAW_TIMEOUT_S)
+            for device, number in done["failed"]:
+                log.warning("it is not known whether a filesystem is frozen", device=device, error=os.strerror(number))
 
     # -- other UUIDs
 

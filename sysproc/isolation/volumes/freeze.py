@@ -78,13 +78,30 @@ def is_mapped(device: str) -> bool:
 
 
 def thaw(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
-    """The job: whatever is frozen of these `volumes` goes on; each as `Places` reads it."""
+    """The job: whatever is frozen of these `volumes` goes on; each as `Places` reads it.
+
+    failed: devices with the errno; of one that has shut down or is only read since an error nothing can be opened.
+    """
     enter_own_mount_namespace()
-    thawed = 0
+    thawed, failed = 0, []
     for one in values["volumes"]:
-        with opened(Places.read(one)) as tops:
-            thawed += sum(map(thaw_one, tops.values()))
-    return {"thawed": thawed}
+        for device, kind in Places.read(one).devices().items():
+            try:
+                thawed += thaw_device(kind, device)
+            except OSError as failure:
+                failed.append((device, failure.errno))
+    return {"thawed": thawed, "failed": failed}
+
+
+def thaw_device(kind: str, device: str) -> bool:
+    """Whether a filesystem was mounted from it, and frozen."""
+    if kind not in FROZEN or not is_mounted(kind, device):
+        return False
+    top = top_of(kind, device)
+    try:
+        return thaw_one(top)
+    finally:
+        os.close(top)
 
 
 def thaw_one(top: int) -> bool:
