@@ -1,7 +1,7 @@
 """The filesystems in files of a state directory that are mounted: what they have accepted, and no more room of them.
 
     ext4     /sys/fs/ext4/DEVICE: both
-    xfs      an ioctl on the filesystem, by a job (`sysproc.isolation.volumes.reserve`): no more room
+    xfs      an ioctl on the filesystem, by a job for each (`sysproc.disk_xfs`): no more room
     btrfs    neither: it has no such knob
 
 Whose a device is, its file says, or its name where it is over what is decrypted. That is looked at once for each mount.
@@ -13,28 +13,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from sysproc.disk_xfs import DiskXfs, Key
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.linux.ext4 import MountedExt4
 from sysproc.linux.mounted_filesystems import mounted_from
 from sysproc.storage.state_dir import StateDir
-from sysproc.to_end import to_end
 from sysproc.volume_devices import VolumeDevices, loop_attribute
 
-# One that is frozen is waited for, as long as a copy may take.
-JOB_TIMEOUT_S = 3600.0
 _GONE = (errno.ENOENT, errno.ENODEV)
 T = TypeVar("T")
-# The name of a device, and which of its mounts, one after the other, it is.
-Key = tuple[str, int]
 
 
 class DiskFilesystems:
-    """Those of one state directory. All but what is async blocks, and is called by one thread at a time."""
+    """Those of one state directory. All but `xfs` blocks, and is called by one thread at a time."""
 
     def __init__(self, state_dir: StateDir, launcher: Launcher) -> None:
-        self._state_dir, self._launcher, self._devices = state_dir, launcher, VolumeDevices(state_dir)
+        self._state_dir, self._devices = state_dir, VolumeDevices(state_dir)
         self._ext4: dict[Key, MountedExt4 | None] = {}
-        self._closed_xfs: set[Key] = set()
+        self.xfs = DiskXfs(launcher, self._is_ours)
 
     # -- ext4
 
@@ -93,26 +89,3 @@ class DiskFilesystems:
             if one is not None:
                 one.close()
         self._ext4.clear()
-
-    # -- xfs
-
-    def open_xfs_is_there(self) -> bool:
-        """Whether there is one that still gives out room."""
-        return bool(mounted_from("xfs").items() - self._closed_xfs)
-
-    async def close_xfs(self) -> None:
-        """None gives out any more room."""
-        there = set(mounted_from("xfs").items())
-        await self._reserve(there - self._closed_xfs, everything=True)
-        self._closed_xfs = there
-
-    async def open_xfs(self) -> None:
-        """They do again; also those that a daemon before this one has closed."""
-        self._closed_xfs = set()
-        await self._reserve(set(mounted_from("xfs").items()), everything=False)
-
-    async def _reserve(self, found: set[Key], *, everything: bool) -> None:
-        ours = await to_end(lambda: [key for key in found if self._is_ours(key[0])])
-        if ours:
-            values = {"mounted": ours, "all": everything}
-            await self._launcher.run_job("reserve_xfs", values, [], timeout_s=JOB_TIMEOUT_S)

@@ -36,7 +36,8 @@ log = structlog.get_logger()
 RESERVE_PART, MOST_RESERVE = 8, 256 << 20
 # With more than this, what is accepted and not written yet (a fifth of the memory) does not matter.
 NEAR_BYTES = 64 << 30
-# So many times the reserve from the end each filesystem is asked; before, what the host has in memory is bound enough.
+# So many times the reserve from the end each ext4 is asked; before, what the host has in memory is bound enough. An xfs
+# cannot be asked: while one is mounted, it is the bound to the end.
 NEAR_RESERVES = 3
 # All writers together do not fill it faster, memory included; looked at no less and no more often than this.
 FASTEST_BYTES_S = 4 << 30
@@ -76,9 +77,7 @@ class DiskWatch:
     def __init__(self, state_dir: StateDir, launcher: Launcher, database: Database) -> None:
         self._state_dir, self._database = state_dir, database
         self._filesystems = DiskFilesystems(state_dir, launcher)
-        self._full, self._xfs_is_open = False, False
-        # Not waited for by a look: it may meet one that is frozen.
-        self._of_xfs: asyncio.Task[None] | None = None
+        self._full = False
 
     async def run(self) -> None:
         """Look until cancelled. What a daemon before this one has left full is opened again by the first look."""
@@ -87,9 +86,7 @@ class DiskWatch:
             while True:  # noqa: ASYNC110  # nothing tells of the room on a disk
                 await asyncio.sleep(await self._look_or_say())
         finally:
-            if self._of_xfs is not None:
-                self._of_xfs.cancel()
-                await asyncio.wait({self._of_xfs})
+            await self._filesystems.xfs.end()
             self._filesystems.let_go()
 
     async def state(self) -> DiskState:
@@ -113,27 +110,10 @@ class DiskWatch:
         elif self._full:
             await to_end(self._filesystems.open_ext4)
         told, self._full = self._full, full
-        self._settle_xfs()
+        self._filesystems.xfs.settle(closed=full)
         if full != told:
             await self._tell(room)
         return FULL_PAUSE_S if full else room.lasts_s()
-
-    def _settle_xfs(self) -> None:
-        """Begin to close or open them, if that is to be done and nothing of it is under way."""
-        if self._of_xfs is None or self._of_xfs.done():
-            if self._full and self._filesystems.open_xfs_is_there():
-                self._of_xfs = asyncio.create_task(self._let_xfs(give=False))
-            elif not self._full and not self._xfs_is_open:
-                self._of_xfs = asyncio.create_task(self._let_xfs(give=True))
-
-    async def _let_xfs(self, *, give: bool) -> None:
-        self._xfs_is_open = False
-        try:
-            await (self._filesystems.open_xfs() if give else self._filesystems.close_xfs())
-            self._xfs_is_open = give
-        except Exception:
-            log.exception("xfs could not be told of the room on the host's disk", give=give)
-            await asyncio.sleep(MOST_PAUSE_S)
 
     def _disk(self) -> Room:
         disk = os.statvfs(self._state_dir.path)
@@ -141,13 +121,14 @@ class DiskWatch:
         return Room(disk.f_bavail * disk.f_frsize, min(size // RESERVE_PART, MOST_RESERVE), size)
 
     def _room(self) -> Room:
-        room = self._disk()
-        left = room.free_bytes - (unwritten_bytes() if room.free_bytes < NEAR_BYTES else 0)
-        if left < NEAR_RESERVES * room.reserve_bytes:
-            left = room.free_bytes - self._filesystems.accepted_bytes()
+        room, xfs_is_there = self._disk(), self._filesystems.xfs.find()
+        unwritten = unwritten_bytes() if room.free_bytes < NEAR_BYTES else 0
+        if room.free_bytes - unwritten < NEAR_RESERVES * room.reserve_bytes:
+            accepted = self._filesystems.accepted_bytes()
+            unwritten = max(accepted, unwritten) if xfs_is_there else accepted
         else:
             self._filesystems.let_go()
-        return replace(room, free_bytes=left)
+        return replace(room, free_bytes=room.free_bytes - unwritten)
 
     async def _tell(self, room: Room) -> None:
         kind = "disk.full" if self._full else "disk.room"

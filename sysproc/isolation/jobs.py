@@ -15,7 +15,7 @@
     replay       image file             mounts a filesystem of it once, for its log
     renew_xfs    image file             the same, and another UUID
     thaw                                thaws what a copy has left frozen (`sysproc.isolation.volumes.freeze`)
-    reserve_xfs                         those that give out no more room (`sysproc.isolation.volumes.reserve`)
+    reserve_xfs                         one that gives out no more room (`sysproc.isolation.volumes.reserve`)
     attach       init's pidfd           mounts a filesystem into a container (`sysproc.isolation.volumes.attach`)
     detach       init's pidfd           unmounts it (`sysproc.isolation.volumes.detach`)
 

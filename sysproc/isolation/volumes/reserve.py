@@ -1,11 +1,11 @@
-"""The xfs of files of ours that give out no more room, while the host's disk is full; and then again.
+"""An xfs in a file of ours that gives out no more room, while the host's disk is full; and then again.
 
-    job (forked by the launcher), for each device
+    job (forked by the launcher), one for each device
       opened, so that it stays what it is; is it the same xfs that was seen?
       own mount namespace; mounted once more, seen by nobody: the same superblock
       the ioctl of `sysproc.linux.xfs`
 
-ext4 has a file of sysfs for this, which needs no mount. When it is done is decided in `sysproc.disk_watch`.
+ext4 has a file of sysfs for this, which needs no mount. Who asks for it is in `sysproc.disk_xfs`.
 """
 
 import errno
@@ -20,18 +20,19 @@ from sysproc.linux.xfs import reserve_all_blocks, reserve_usual_blocks
 
 Values = Mapping[str, Any]
 
-# Unmounted meanwhile; or only read, so that nobody takes any room.
-_NOT_WRITTEN = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EROFS, errno.EBUSY, errno.EACCES)
+# Unmounted meanwhile (EINVAL: and another of the same UUID is mounted); or only read, so that nobody takes any room.
+_NOT_WRITTEN = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EINVAL, errno.EROFS, errno.EBUSY, errno.EACCES)
 
 
 def reserve_xfs(values: Values, _: Sequence[int], __: socket.socket) -> Mapping[str, Any]:
-    """The job: those `mounted`, by the name of the device and the inode of its directory in sysfs; `all`, or as usual.
+    """The job: that on the device `name`, with the `inode` of its directory in sysfs; `all`, or as usual.
 
-    It waits for one that is frozen. Those that are not there any more, or only read, are passed over.
+    It waits while that is frozen. changed: false, if it is not there any more, or nobody may write to it now. OSError:
+    it has shut down (EIO), and others.
     """
     enter_own_mount_namespace()
     reserve = reserve_all_blocks if values["all"] else reserve_usual_blocks
-    return {"changed": sum(changed(name, inode, reserve) for name, inode in values["mounted"])}
+    return {"changed": changed(values["name"], values["inode"], reserve)}
 
 
 def changed(name: str, inode: int, reserve: Callable[[int], None]) -> bool:

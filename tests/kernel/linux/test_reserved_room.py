@@ -1,9 +1,12 @@
 """Mounted filesystems that give out no more room, and then again: ext4 by sysfs, xfs by its ioctl."""
 
 import errno
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +96,23 @@ def test_an_xfs_gives_out_no_more_room_and_then_again(tmp_path: Path) -> None:
             os.close(fd)
 
 
+JOB = """
+import sys
+from sysproc.isolation.volumes.reserve import reserve_xfs
+try:
+    print(reserve_xfs({"name": sys.argv[1], "inode": int(sys.argv[2]), "all": True}, (), None)["changed"])
+except OSError as failure:
+    print("errno", failure.errno)
+"""
+XFS_IOC_GOINGDOWN, XFS_FSOP_GOING_FLAGS_NOLOGFLUSH = 0x8004587D, 2
+
+
+def job_said(name: str, inode: int) -> str:
+    """What it does; in a process of its own, as it is: it leaves the mount namespace."""
+    command = [sys.executable, "-c", JOB, name, str(inode)]
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout.strip()
+
+
 def test_a_mount_that_is_gone_is_told_from_the_next_one_of_the_same_device(tmp_path: Path) -> None:
     with mounted(tmp_path, "ext4") as (_, name):
         first, known = mounted_from("ext4")[name], MountedExt4(name)
@@ -104,3 +124,14 @@ def test_a_mount_that_is_gone_is_told_from_the_next_one_of_the_same_device(tmp_p
         known.delayed_allocation_bytes()
     assert gone.value.errno == errno.ENODEV
     assert mounted_from("ext4").get(name) != first
+
+
+def test_the_job_fails_at_an_xfs_that_has_shut_down_and_passes_over_one_that_is_not_it(tmp_path: Path) -> None:
+    with mounted(tmp_path, "xfs") as (top, name):
+        inode = mounted_from("xfs")[name]
+        assert job_said(name, inode) == "True"
+        assert job_said(name, inode + 1) == "False"
+        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.ioctl(fd, XFS_IOC_GOINGDOWN, struct.pack("=I", XFS_FSOP_GOING_FLAGS_NOLOGFLUSH))
+        os.close(fd)
+        assert job_said(name, inode) in (f"errno {errno.EIO}", f"errno {errno.EUCLEAN}")
