@@ -38,6 +38,8 @@ class Jobs(Launcher):
                     await asyncio.get_running_loop().create_future()
             case "unchanged":
                 return {"changed": False}
+            case _:
+                pass
         return {"changed": True}
 
 
