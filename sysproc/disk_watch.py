@@ -36,8 +36,7 @@ log = structlog.get_logger()
 RESERVE_PART, MOST_RESERVE = 8, 256 << 20
 # With more than this, what is accepted and not written yet (a fifth of the memory) does not matter.
 NEAR_BYTES = 64 << 30
-# So many times the reserve from the end each ext4 is asked; before, what the host has in memory is bound enough. An xfs
-# cannot be asked: while one is mounted, it is the bound to the end.
+# So many times the reserve from the end each ext4 is asked; before, what the host has in memory is bound enough.
 NEAR_RESERVES = 3
 # All writers together do not fill it faster, memory included; looked at no less and no more often than this.
 FASTEST_BYTES_S = 4 << 30
@@ -121,11 +120,12 @@ class DiskWatch:
         return Room(disk.f_bavail * disk.f_frsize, min(size // RESERVE_PART, MOST_RESERVE), size)
 
     def _room(self) -> Room:
-        room, xfs_is_there = self._disk(), self._filesystems.xfs.find()
+        room = self._disk()
+        self._filesystems.xfs.find()
         unwritten = unwritten_bytes() if room.free_bytes < NEAR_BYTES else 0
         if room.free_bytes - unwritten < NEAR_RESERVES * room.reserve_bytes:
-            accepted = self._filesystems.accepted_bytes()
-            unwritten = max(accepted, unwritten) if xfs_is_there else accepted
+            # Of an xfs it is not known. All that the host has would be too much: of writers on other disks as well.
+            unwritten = self._filesystems.accepted_bytes()
         else:
             self._filesystems.let_go()
         return replace(room, free_bytes=room.free_bytes - unwritten)

@@ -52,8 +52,8 @@ class DiskXfs:
         self._known: dict[Key, OneXfs] = {}
         self._looked = False
 
-    def find(self) -> bool:
-        """See what is mounted; whether any of it is ours."""
+    def find(self) -> None:
+        """See what is mounted."""
         there = mounted_from("xfs").items()
         for gone in self._known.keys() - there:
             if not self._known[gone].is_under_way():
@@ -61,7 +61,6 @@ class DiskXfs:
         for key in there - self._known.keys():
             self._known[key] = OneXfs(self._is_ours(key[0]), closed=False if self._looked else None)
         self._looked = True
-        return any(one.ours for one in self._known.values())
 
     def settle(self, *, closed: bool) -> None:
         """Begin what is to be done, so that each gives out no more room (closed), or does again."""
