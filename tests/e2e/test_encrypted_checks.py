@@ -54,7 +54,6 @@ def two(client: Client, encrypt: str) -> Volume:
     return client.volumes.create("data", filesystems=parts, encrypt=encrypt, secret=SECRET)
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("encrypt", ["fs", "whole"])
 def test_it_is_checked_with_its_secret_and_only_so(
     client: Client, daemon: RunningDaemon, box: Container, encrypt: str

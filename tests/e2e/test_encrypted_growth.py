@@ -52,7 +52,6 @@ def mounted(client: Client, box: Container, kind: str, encrypt: str) -> Volume:
     return data
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize(
     ("kind", "encrypt"), [("ext4", "fs"), ("ext4", "whole"), ("btrfs", "fs"), ("btrfs", "whole"), ("xfs", "fs")]
 )

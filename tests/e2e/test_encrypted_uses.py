@@ -17,7 +17,6 @@ pytestmark = needs_fuse
 PARTS = [("one", "ext4", "28M"), ("two", "ext4", "28M")]
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("encrypt", ["fs", "whole"])
 def test_what_is_mounted_exclusively_is_mounted_once(
     client: Client, daemon: RunningDaemon, box: Container, encrypt: str

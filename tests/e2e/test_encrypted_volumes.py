@@ -62,7 +62,6 @@ def part_of(path: Path, number: int, target: Path) -> Path:
     return target
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("encrypt", ["fs", "whole"])
 def test_it_is_locked_until_somebody_gives_the_secret(client: Client, box: Container, encrypt: str) -> None:
     data = client.volumes.create("data", size="48M", encrypt=encrypt, secret=SECRET)

@@ -68,7 +68,6 @@ def test_a_missing_directory_is_an_error_of_the_start(box: Container) -> None:
     assert "/no/such/dir" in result.failure
 
 
-@pytest.mark.vm
 def test_a_terminal_is_one(box: Container) -> None:
     process = box.exec(["sh", "-c", "test -t 0 && test -t 1 && stty size && tty"], tty=(40, 100))
     output = b"".join(chunk.data for chunk in process)
@@ -205,7 +204,6 @@ def test_a_container_that_is_not_there_is_not_found(client: Client, box: Contain
         box.run(["true"])
 
 
-@pytest.mark.vm
 def test_processes_are_listed_as_the_container_sees_them(box: Container) -> None:
     process = box.exec(["sleep", "1000"], stdin=False, user=1234)
     thread = threading.Thread(target=process.wait)

@@ -170,7 +170,6 @@ def events(daemon: RunningDaemon) -> list[str]:
         ]
 
 
-@pytest.mark.vm
 def test_a_disk_that_gets_full_is_enospc_inside_an_event_outside_and_no_damage(
     client: Client, daemon: RunningDaemon, ballast: Path
 ) -> None:

@@ -208,7 +208,6 @@ def test_a_name_alone_is_the_containers_own_volume_before_the_callers(sysproc: S
     assert b"no container nobody" in sysproc("mount", "nobody", "data", "/data").stderr
 
 
-@pytest.mark.vm
 def test_what_is_mounted_exclusively_is_mounted_once(client: Client, daemon: RunningDaemon, box: Container) -> None:
     other, data = client.create(), client.volumes.create("data", size="32M")
     data.mount(other, "/data")

@@ -53,7 +53,6 @@ def digest_of(file: Path) -> bytes:
     return whole.digest()
 
 
-@pytest.mark.vm
 def test_a_mounted_volume_is_exported_and_imported_by_another_service(
     client: Client, box: Container, data: Volume, tmp_path: Path
 ) -> None:
