@@ -49,7 +49,7 @@ from sysproc.storage.vsf.clone import (
 )
 from sysproc.storage.vsf.gpt import single_partition
 from sysproc.tar_counter import TarCounter
-from sysproc.to_end import to_end
+from sysproc.to_end import handed_over, to_end
 
 DEFAULT_ROOT_BYTES = 1 << 30
 FORMAT_TIMEOUT_S = 120.0
@@ -219,7 +219,7 @@ class Images:
         self, fd: int, spool: int, place: Mapping[str, int], size: int, progress: Callable[[Progress], None]
     ) -> Mapping[str, Any]:
         owner = f"{self._state_dir.path}:import"
-        uids = await to_end(self._uid_ranges.claim, owner)
+        uids = await handed_over(partial(self._uid_ranges.claim, owner), self._uid_ranges.release)
         os.lseek(spool, 0, os.SEEK_SET)
         values = {
             **place,

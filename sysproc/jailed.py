@@ -7,13 +7,14 @@ The jails are `sysproc.isolation.jail` and `sysproc.isolation.tool_jail`; images
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sysproc.isolation.launcher_client import Launcher, Progress
 from sysproc.isolation.seccomp_profiles import compile_profile
 from sysproc.isolation.uid_ranges import UidRanges
-from sysproc.to_end import to_end
+from sysproc.to_end import handed_over, to_end
 
 JAIL_TIMEOUT_S = 3600.0
 
@@ -34,7 +35,7 @@ class Jails:
         self, job: str, values: Mapping[str, Any], fds: Sequence[int], progress: Progress | None = None
     ) -> Mapping[str, Any]:
         """Run a job; its result. Raises ChildFailed, Unavailable, DeadlineExceeded."""
-        uids = await to_end(self.uid_ranges.claim, self.owner)
+        uids = await handed_over(partial(self.uid_ranges.claim, self.owner), self.uid_ranges.release)
         jail = {
             "uid_base": uids.base,
             "uid_count": uids.size,

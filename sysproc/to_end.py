@@ -22,6 +22,17 @@ async def to_end(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await outlasted(asyncio.get_running_loop().run_in_executor(None, work))
 
 
+async def handed_over(call: Callable[[], T], take_back: Callable[[T], object]) -> T:
+    """The same, of what is the caller's from then on. A caller that was cancelled meanwhile has it taken back."""
+    made = asyncio.get_running_loop().run_in_executor(None, copy_context().run, call)
+    try:
+        return await outlasted(made)
+    except asyncio.CancelledError:
+        if made.exception() is None:
+            await to_end(take_back, made.result())
+        raise
+
+
 async def outlasted(work: Awaitable[T]) -> T:
     """The result of what goes on by itself. A cancellation waits until it is over: what it needs may go then."""
     running = asyncio.ensure_future(work)
