@@ -6,7 +6,6 @@ and `benchmarks.idle`, how in `benchmarks.measure`; what is kept of it in `bench
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -44,7 +43,7 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
             time_trees(results, client, daemon, largest)
             if idle_count:
                 found = idle(client, daemon.pid, daemon.launcher_pid, idle_count)
-                results.idle = asdict(found)
+                results.idle = found
                 console.print(tables.idle_table(found))
     if json_file is not None:
         results.write(json_file)
@@ -84,7 +83,7 @@ def time_trees(results: Results, client: Client, daemon: RunningDaemon, largest:
     trees = [cascade(client, daemon.pid, count) for count in (10, 100, largest) if count <= largest]
     alone = floor(largest)
     console.print(tables.cascade_table(trees, alone))
-    results.trees, results.trees_by_hand = [asdict(one) for one in trees], asdict(alone)
+    results.trees, results.trees_by_hand = trees, alone
 
 
 if __name__ == "__main__":

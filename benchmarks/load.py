@@ -61,5 +61,5 @@ def ghz(endpoint: str, method: str, request: Mapping[str, object], callers: int)
     ]
     said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     assert list(said["statusCodeDistribution"]) == ["OK"], said["statusCodeDistribution"]
-    times = tuple(one["latency"] / 1e6 for one in said["details"])
+    times = tuple(round(one["latency"] / 1e6, 3) for one in said["details"])
     return Load(method, callers, float(said["rps"]), times)

@@ -32,10 +32,10 @@ class Timing:
 
 
 def timed_ms(work: Callable[[], object]) -> float:
-    """How long one call takes, in milliseconds of wall time."""
+    """How long one call takes, in milliseconds of wall time, to the microsecond."""
     begin = time.perf_counter_ns()
     work()
-    return (time.perf_counter_ns() - begin) / 1e6
+    return round((time.perf_counter_ns() - begin) / 1e6, 3)
 
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], runs: int, warm_up: int = 3) -> Sequence[Timing]:

@@ -24,6 +24,9 @@ SHOWN = {
     "create, destroy": "Until the answer is there.",
     "making volumes": "A file with a partition table and an ext4, of a size that there was one of before.",
     "mounting volumes": "Into a container that runs; `second`: its device is there already.",
+    "mounting, beside others": "An image mounted, and taken out again; the others mount it on the host.",
+    "copying 1 GiB, 200 MiB used": "Where the host's filesystem shares no blocks; mounted ones are frozen meanwhile.",
+    "copying 1 GiB, 200 MiB used, with reflink": "On an xfs that does.",
     "mounting, beside others": "Ours into a container that runs; the others on the host, an image of the same kind. "
     "A volume of podman's is a bind mount: the host's disk.",
     "copying 1 GiB, 200 MiB used": "On a disk that shares no blocks; of a mounted one all writers wait meanwhile. The "
@@ -92,13 +95,12 @@ def many(results: Results) -> Iterator[str]:
             ("who", "p50 ms", "p99 ms", "p99, ratio to quiet"), flood_rows(results.timings["flood"])
         )
     if results.idle is not None:
-        each, count = results.idle["each_kib"], results.idle["count"]
-        yield f"## Idle containers\n\n{count} of them hold {each:.0f} KiB each, all told.\n"
+        yield f"## Idle containers\n\n{results.idle.count} hold {results.idle.each_kib:.0f} KiB each, all told.\n"
     if results.trees and results.trees_by_hand is not None:
         largest, alone = results.trees[-1], results.trees_by_hand
         yield (
-            f"## Destroying a tree\n\n{largest['count']} containers are gone after {largest['total_ms']:.0f} ms; "
-            f"the same system calls by hand, without a service, take {alone['total_ms']:.0f} ms.\n"
+            f"## Destroying a tree\n\n{largest.count} containers are gone after {largest.total_ms:.0f} ms; "
+            f"the same system calls by hand, without a service, take {alone.total_ms:.0f} ms.\n"
         )
 
 

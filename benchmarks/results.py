@@ -7,12 +7,14 @@ Nothing is measured here, and nothing drawn.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cascade import Cascade, Floor
+from benchmarks.idle import Idle
 from benchmarks.load import Load
 from benchmarks.machine import machine, versions
 from benchmarks.measure import Timing
@@ -30,16 +32,19 @@ class Results:
     loads: Sequence[Load] = field(default_factory=list)
     io: Sequence[Io] = field(default_factory=list)
     memory_of_mount_kib: float | None = None
-    idle: Mapping[str, Any] | None = None
-    trees: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    trees_by_hand: Mapping[str, Any] | None = None
+    idle: Idle | None = None
+    trees: Sequence[Cascade] = field(default_factory=list)
+    trees_by_hand: Floor | None = None
     machine: dict[str, str] = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=versions)
     taken: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def write(self, file: Path) -> None:
-        """As JSON."""
-        file.write_text(json.dumps({"schema": SCHEMA} | asdict(self), indent=1) + "\n")
+        """As JSON, a line for each part."""
+        parts = (
+            f"{json.dumps(name)}: {json.dumps(part)}" for name, part in ({"schema": SCHEMA} | asdict(self)).items()
+        )
+        file.write_text("{" + ",\n".join(parts) + "}\n")
 
 
 class NoResults(Exception):
@@ -67,4 +72,13 @@ def parsed(found: dict[str, Any]) -> Results:
         for title, several in found.pop("timings").items()
     }
     loads = [Load(**one | {"times_ms": tuple(one["times_ms"])}) for one in found.pop("loads")]
-    return Results(timings=timings, loads=loads, io=[Io(**one) for one in found.pop("io")], **found)
+    idle, alone = found.pop("idle"), found.pop("trees_by_hand")
+    return Results(
+        timings=timings,
+        loads=loads,
+        io=[Io(**one) for one in found.pop("io")],
+        idle=None if idle is None else Idle(**idle),
+        trees=[Cascade(**one) for one in found.pop("trees")],
+        trees_by_hand=None if alone is None else Floor(**alone),
+        **found,
+    )

@@ -1,5 +1,6 @@
 """Kept results of benchmarks: read back whole, compared with care, and shown by a page that is up to date."""
 
+import json
 import random
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,7 +8,9 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import compare, picture
+from benchmarks import compare, page, picture
+from benchmarks.cascade import Cascade, Floor
+from benchmarks.idle import Idle
 from benchmarks.load import Load
 from benchmarks.measure import Timing
 from benchmarks.results import NoResults, Results, read
@@ -26,7 +29,9 @@ def results(ours: float = 10, peer: float = 20) -> Results:
         timings={"exec /bin/true": [Timing("sysproc", times(ours)), Timing("crun exec", times(peer))]},
         loads=[Load("SystemService/WhoAmI", 8, 3000.0, times(2))],
         io=[Io("sequential read", True, 900.0, 1000.0, "MB/s")],
-        idle={"count": 10, "each_kib": 900.0},
+        idle=Idle(10, 30.0, 31.0, 40.0, 800.0, 0.5),
+        trees=[Cascade(10, 40.0, 90.0, 40.0)],
+        trees_by_hand=Floor(10, 20.0, 20.0, 30.0, 10.0),
     )
 
 
@@ -79,3 +84,15 @@ def test_the_picture_has_a_bar_for_each_figure() -> None:
     drawn = ElementTree.fromstring(picture.drawing(results()))
     texts = [one.text for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert {"sysproc", "crun exec", "sequential read, direct", "0.90"} <= {*texts}
+
+
+def test_the_page_and_the_picture_are_those_of_the_kept_run() -> None:
+    """Whoever measures again, or changes how it is shown, runs `make bench-page`."""
+    found = read(DOCS / "benchmarks.json")
+    assert (DOCS / page.PAGE).read_text() == page.page(found)
+    assert (DOCS / page.PICTURE).read_text() == picture.drawing(found)
+
+
+def test_the_kept_run_is_whole() -> None:
+    found = json.loads((DOCS / "benchmarks.json").read_text())
+    assert {*page.SHOWN} <= {*found["timings"]} and found["io"] and found["loads"] and found["machine"]["kernel"]
