@@ -24,9 +24,6 @@ SHOWN = {
     "create, destroy": "Until the answer is there.",
     "making volumes": "A file with a partition table and an ext4, of a size that there was one of before.",
     "mounting volumes": "Into a container that runs; `second`: its device is there already.",
-    "mounting, beside others": "An image mounted, and taken out again; the others mount it on the host.",
-    "copying 1 GiB, 200 MiB used": "Where the host's filesystem shares no blocks; mounted ones are frozen meanwhile.",
-    "copying 1 GiB, 200 MiB used, with reflink": "On an xfs that does.",
     "mounting, beside others": "Ours into a container that runs; the others on the host, an image of the same kind. "
     "A volume of podman's is a bind mount: the host's disk.",
     "copying 1 GiB, 200 MiB used": "On a disk that shares no blocks; of a mounted one all writers wait meanwhile. The "
