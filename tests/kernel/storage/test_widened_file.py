@@ -55,12 +55,18 @@ def test_a_whole_file_that_is_longer_is_shown_longer(tmp_path: Path) -> None:
         assert tail not in (tmp_path / "volume").read_bytes()
 
 
+def encrypted_partition(fd: int) -> Region:
+    """The only one of a new disk of 64 MiB."""
+    gpt = single_partition(64 * MIB)
+    fresh_vsf(fd, gpt)
+    area = Region(fd, gpt.partitions[0].offset_bytes, gpt.partitions[0].size_bytes)
+    format_volume(area, memoryview(SECRET), cost=CHEAP)
+    return area
+
+
 def test_a_partition_is_as_large_as_its_table_says_by_now(tmp_path: Path) -> None:
     with file_of(tmp_path / "volume", 0) as fd:
-        gpt = single_partition(64 * MIB)
-        fresh_vsf(fd, gpt)
-        area = Region(fd, gpt.partitions[0].offset_bytes, gpt.partitions[0].size_bytes)
-        format_volume(area, memoryview(SECRET), cost=CHEAP)
+        area = encrypted_partition(fd)
         with disk(area) as opened:
             before = loop_set_capacity(opened.device_fd)
             assert before == area.size - HEADER
@@ -71,10 +77,7 @@ def test_a_partition_is_as_large_as_its_table_says_by_now(tmp_path: Path) -> Non
 
 def test_a_table_that_cannot_be_read_leaves_it_as_it_is(tmp_path: Path) -> None:
     with file_of(tmp_path / "volume", 0) as fd:
-        gpt = single_partition(64 * MIB)
-        fresh_vsf(fd, gpt)
-        area = Region(fd, gpt.partitions[0].offset_bytes, gpt.partitions[0].size_bytes)
-        format_volume(area, memoryview(SECRET), cost=CHEAP)
+        area = encrypted_partition(fd)
         with disk(area) as opened:
             before = loop_set_capacity(opened.device_fd)
             for at in (512, 64 * MIB - 512):
