@@ -16,9 +16,10 @@ from typing import TypeVar
 from sysproc.disk_xfs import DiskXfs, Key
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.linux.ext4 import MountedExt4
+from sysproc.linux.loop import loop_backing_file
 from sysproc.linux.mounted_filesystems import mounted_from
 from sysproc.storage.state_dir import StateDir
-from sysproc.volume_devices import VolumeDevices, loop_attribute
+from sysproc.volume_devices import VolumeDevices
 
 _GONE = (errno.ENOENT, errno.ENODEV)
 T = TypeVar("T")
@@ -75,13 +76,10 @@ class DiskFilesystems:
             return None
 
     def _is_ours(self, name: str) -> bool:
-        try:
-            backing = Path(loop_attribute(f"/dev/{name}", "backing_file"))
-        except OSError as failure:
-            if failure.errno not in (*_GONE, errno.ENXIO):
-                raise
-            backing = Path("/")  # no loop device, or free by now
-        return self._state_dir.path in backing.parents or self._devices.file_of(f"/dev/{name}") is not None
+        backing = loop_backing_file(name)
+        if backing is not None and self._state_dir.path in Path(backing).parents:
+            return True
+        return self._devices.file_of(f"/dev/{name}") is not None
 
     def let_go(self) -> None:
         """Nothing of them is held open, until they are looked at again; they stay as they are."""

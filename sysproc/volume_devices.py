@@ -18,7 +18,7 @@ from sysproc.isolation.volumes.decrypted_devices import DeviceName, is_named, na
 from sysproc.isolation.volumes.devices import is_exclusive
 from sysproc.linux.device_mapper import is_device_path
 from sysproc.linux.files import f_ofd_getlk
-from sysproc.linux.loop import loop_is_direct, loop_offset, loops_backed_by, loops_by_file
+from sysproc.linux.loop import loop_backing_file, loop_is_direct, loop_offset, loops_backed_by, loops_by_file
 from sysproc.storage.state_dir import StateDir
 from sysproc.storage.volumes import NONE, WHOLE, VolumeRow, encrypts
 from sysproc.storage.vsf.disk import read_disk
@@ -45,13 +45,13 @@ class VolumeDevices:
             return self._file_named(source)
         if not source.startswith("/dev/loop"):
             return None
-        try:
-            file = Path(loop_attribute(source, "backing_file"))
-        except FileNotFoundError:
+        backing = loop_backing_file(source)
+        if backing is None:
             return None
+        file = Path(backing)
         if file.parent == self._state_dir.volumes:
             return file
-        return self._file_named(source) if is_named(str(file)) else None
+        return self._file_named(source) if is_named(backing) else None
 
     def _file_named(self, source: str) -> Path | None:
         name = name_of(source)
@@ -126,10 +126,7 @@ class VolumeDevices:
         return self._state_dir.volume(to_hex(row.id))
 
     def _label_at(self, row: VolumeRow, device: str) -> str | None:
-        try:
-            offset = int(loop_attribute(device, "offset"))
-        except FileNotFoundError:
-            return None
+        offset = loop_offset(device)
         with opened(self._path(row), os.O_RDONLY) as fd:
             begins = [one.offset_bytes for one in read_disk(fd)]
         # Another of the host's own, over the whole file for instance; or what dm-crypt has below it.
@@ -139,9 +136,9 @@ class VolumeDevices:
 
 def _is_exclusive_inside(device: str) -> bool:
     """Whether somebody has a device alone that is over another one; no, if either was freed just now."""
+    offset, backing = loop_offset(device), loop_backing_file(device)
     try:
-        offset = loop_offset(device)
-        return offset is not None and is_exclusive(Path(loop_attribute(device, "backing_file")), offset)
+        return offset is not None and backing is not None and is_exclusive(Path(backing), offset)
     except OSError as failure:
         if failure.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
             raise
@@ -154,11 +151,6 @@ def _devices_below(device: str) -> Sequence[str]:
         return os.listdir(f"/sys/block/{Path(device).name}/slaves")
     except FileNotFoundError:
         return ()
-
-
-def loop_attribute(device: str, name: str) -> str:
-    """What sysfs says of a loop device (Documentation/ABI/testing/sysfs-block-loop). FileNotFoundError: it is free."""
-    return Path("/sys/block", Path(device).name, "loop", name).read_text().rstrip("\n")
 
 
 def name_for(row: VolumeRow, file: Path, filesystem: int) -> DeviceName:

@@ -16,7 +16,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,11 @@ def command(suite: str, arguments: Sequence[str], directory: Path) -> list[str]:
     return [sys.executable, "-m", "pytest", f"tests/{suite}", *own, *arguments]
 
 
+def environment() -> Mapping[str, str]:
+    """Modules are compiled once, not by each of a thousand daemons, whatever the shell has for its own Python."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def report_of(suite: str) -> Path:
     """Where a suite writes its JUnit file."""
     return REPORTS / f"{suite}.xml"
@@ -82,7 +87,8 @@ def report_of(suite: str) -> Path:
 def run(suite: str, arguments: Sequence[str], directory: Path) -> Outcome:
     """Run one suite."""
     print(f"\n──── tests/{suite}", flush=True)
-    return outcome(suite, subprocess.run(command(suite, arguments, directory), cwd=ROOT, check=False).returncode)
+    ended = subprocess.run(command(suite, arguments, directory), cwd=ROOT, env=environment(), check=False)
+    return outcome(suite, ended.returncode)
 
 
 def outcome(suite: str, status: int) -> Outcome:
@@ -102,7 +108,12 @@ def beside(suite: str, arguments: Sequence[str], directory: Path) -> Iterator[Ca
     with tempfile.TemporaryFile() as said:
         # A session of its own, which is ended as a whole.
         process = subprocess.Popen(
-            command(suite, arguments, directory), cwd=ROOT, stdout=said, stderr=said, start_new_session=True
+            command(suite, arguments, directory),
+            cwd=ROOT,
+            env=environment(),
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
         )
 
         def ended() -> Outcome:

@@ -15,11 +15,10 @@ import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sysproc.linux.block_devices import devices_with_size
+from sysproc.linux.block_devices import block_attribute, devices_with_size
 
 CONTROL = "/dev/mapper/control"
 _MAGIC = 0xFD
@@ -212,13 +211,8 @@ def is_device_path(path: str) -> bool:
 
 def mapped_uuid(path: str) -> str:
     """What the maker of a device has called it (sysfs, `dm/uuid`); empty if it is gone, or has no table in use yet."""
-    directory = Path("/sys/block", Path(path).name)
-    try:
-        return (directory / "dm/uuid").read_text().strip() if int((directory / "size").read_text()) else ""
-    except OSError as failure:
-        if failure.errno not in (errno.ENOENT, errno.ENODEV):
-            raise
-        return ""
+    has_table = int(block_attribute(path, "size") or 0) > 0
+    return (block_attribute(path, "dm/uuid") or "") if has_table else ""
 
 
 def mapped_uuids() -> Mapping[str, str]:
@@ -234,8 +228,10 @@ def open_mapped(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        major, minor = map(int, Path("/sys/block", Path(path).name, "dev").read_text().split(":"))
-        os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(major, minor))
+        number = block_attribute(path, "dev")
+        if number is None:
+            raise
+        os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(*map(int, number.split(":"))))
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from sysproc.linux.block_devices import devices_with_size
+from sysproc.linux.block_devices import block_attribute, devices_with_size
 
 LOOP_CONTROL = "/dev/loop-control"
 LOOP_CONFIGURE, LOOP_GET_STATUS64, LOOP_CTL_GET_FREE, LOOP_CLR_FD = 0x4C0A, 0x4C05, 0x4C82, 0x4C01
@@ -64,13 +64,9 @@ def loops_by_file() -> dict[str, list[str]]:
     """The loop devices of this host (`/dev/loop3`), by the path of their file (sysfs, `loop/backing_file`)."""
     found: dict[str, list[str]] = {}
     for name in devices_with_size("loop"):
-        try:
-            backing = Path("/sys/block", name, "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
-        except OSError as failure:
-            if failure.errno not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-                raise
-            continue  # it was freed just now, or is a partition
-        found.setdefault(backing, []).append(f"/dev/{name}")
+        backing = loop_backing_file(name)
+        if backing is not None:  # or it was freed just now, or is a partition
+            found.setdefault(backing, []).append(f"/dev/{name}")
     return found
 
 
@@ -79,29 +75,25 @@ def loops_backed_by(path: Path) -> list[str]:
     return loops_by_file().get(str(path), [])
 
 
+def loop_backing_file(device: str) -> str | None:
+    """The path of a device's file (sysfs, `loop/backing_file`); None if it was freed just now."""
+    return block_attribute(device, "loop/backing_file")
+
+
 def loop_offset(device: str) -> int | None:
     """Where in its file a device begins (sysfs, `loop/offset`); None if it was freed just now."""
-    return _attribute(device, "offset")
+    offset = block_attribute(device, "loop/offset")
+    return None if offset is None else int(offset)
 
 
 def loop_is_direct(device: str) -> bool:
     """Whether it reads and writes its file past the page cache (sysfs, `loop/dio`)."""
-    return _attribute(device, "dio") == 1
+    return block_attribute(device, "loop/dio") == "1"
 
 
 def loop_is_read_only(device: str) -> bool:
     """Whether nobody can write to it (sysfs, `ro`)."""
-    try:
-        return Path("/sys/block", Path(device).name, "ro").read_text().strip() == "1"
-    except FileNotFoundError:
-        return False
-
-
-def _attribute(device: str, name: str) -> int | None:
-    try:
-        return int(Path("/sys/block", Path(device).name, "loop", name).read_text())
-    except FileNotFoundError:
-        return None
+    return block_attribute(device, "ro") == "1"
 
 
 def _open_node(number: int) -> int:
@@ -163,6 +155,8 @@ def loop_configure(
     bytes, for `loop_name`. A flush of it is an fsync of the file.
     """
     info = LoopInfo64(lo_offset=offset, lo_sizelimit=size, lo_flags=flags, lo_file_name=name.encode())
+    # Kernels before 6.17 take the size that they know already, and of a file of FUSE they know none until it is asked.
+    os.fstat(backing_fd)
     config = LoopConfig(fd=backing_fd, block_size=block_size, info=info)
     for _ in range(_TRIES):
         number = loop_ctl_get_free()

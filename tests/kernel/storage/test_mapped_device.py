@@ -1,8 +1,10 @@
 """A volume opened by dm-crypt: the device is there as long as something uses it, and nothing else is left to end."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,27 @@ def test_an_area_that_is_longer_is_shown_longer_to_who_has_the_device_open(tmp_p
         os.fsync(mapped.fd)
         os.posix_fadvise(mapped.fd, 0, 0, os.POSIX_FADV_DONTNEED)
         assert os.pread(mapped.fd, len(data), mapped.size + more - len(data)) == data
+
+
+LOOKING = """
+import os, sys
+from sysproc.linux.device_mapper import device_path, mapped_uuid
+while os.getppid() == int(sys.argv[1]) and not os.path.exists(sys.argv[2]):
+    for minor in range(4):
+        assert mapped_uuid(device_path(minor)) in ("", sys.argv[3]), minor
+"""
+
+
+def test_devices_that_go_while_they_are_looked_at_are_none(tmp_path: Path) -> None:
+    """The kernel says EIO of one whose name is taken back, EINVAL of one that is being freed."""
+    enough = tmp_path / "enough"
+    arguments = [sys.executable, "-c", LOOKING, str(os.getpid()), str(enough), CALLED]
+    with ExitStack() as stack, DeviceMapper() as mapper:
+        lookers = [stack.enter_context(subprocess.Popen(arguments)) for _ in range(2)]
+        stack.callback(enough.touch)
+        for _ in range(300):
+            mapper.create("sysproc-test-going", CALLED)
+            mapper.load_nothing("sysproc-test-going", 1 << 20)
+            mapper.resume("sysproc-test-going")
+            mapper.remove("sysproc-test-going")
+    assert [looker.returncode for looker in lookers] == [0, 0]
