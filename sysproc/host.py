@@ -13,6 +13,7 @@ from sysproc.images import Images
 from sysproc.isolation.cgroups import CgroupTree
 from sysproc.isolation.launcher_client import Launcher
 from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.jailed import Jails
 from sysproc.storage.database import Database
 from sysproc.storage.state_dir import StateDir
 from sysproc.volume_files import VolumeFiles
@@ -40,6 +41,7 @@ class Host:
     launcher: Launcher
     cgroups: CgroupTree
     uid_ranges: UidRanges
+    jails: Jails
     images: Images
     volume_files: VolumeFiles
     sockets: Sockets

@@ -31,10 +31,8 @@ from sysproc.errors import (
     Unavailable,
 )
 from sysproc.failpoints import failpoint
-from sysproc.isolation.launcher_client import ChildFailed, Launcher
-from sysproc.isolation.launcher_protocol import FRAME_NAME
-from sysproc.isolation.seccomp_profiles import compile_profile
-from sysproc.isolation.uid_ranges import UidRanges
+from sysproc.isolation.launcher_client import ChildFailed
+from sysproc.jailed import Jails
 from sysproc.sparse import copy_sparse
 from sysproc.storage import images as recorded
 from sysproc.storage.database import Database
@@ -49,11 +47,10 @@ from sysproc.storage.vsf.clone import (
 )
 from sysproc.storage.vsf.gpt import single_partition
 from sysproc.tar_counter import TarCounter
-from sysproc.to_end import handed_over, to_end
+from sysproc.to_end import to_end
 
 DEFAULT_ROOT_BYTES = 1 << 30
 FORMAT_TIMEOUT_S = 120.0
-UNPACK_TIMEOUT_S = 3600.0
 MOST_USERS = 1000
 
 
@@ -77,11 +74,8 @@ class Progress:
 class Images:
     """The images of this daemon; one instance, used from one event loop."""
 
-    def __init__(
-        self, *, database: Database, state_dir: StateDir, launcher: Launcher, uid_ranges: UidRanges, runtime_dir: Path
-    ) -> None:
-        self._database, self._state_dir, self._launcher = database, state_dir, launcher
-        self._uid_ranges, self._frame = uid_ranges, runtime_dir / FRAME_NAME
+    def __init__(self, database: Database, state_dir: StateDir, jails: Jails) -> None:
+        self._database, self._state_dir, self._jails, self._launcher = database, state_dir, jails, jails.launcher
         self._templates = TemplateStore(state_dir.templates, ".vsf")
         self._one_import = asyncio.Lock()
 
@@ -218,27 +212,13 @@ class Images:
     async def _unpack(
         self, fd: int, spool: int, place: Mapping[str, int], size: int, progress: Callable[[Progress], None]
     ) -> Mapping[str, Any]:
-        owner = f"{self._state_dir.path}:import"
-        uids = await handed_over(partial(self._uid_ranges.claim, owner), self._uid_ranges.release)
         os.lseek(spool, 0, os.SEEK_SET)
-        values = {
-            **place,
-            "uid_base": uids.base,
-            "uid_count": uids.size,
-            "frame": str(self._frame),
-            "seccomp_filter": compile_profile("strict", os.uname().machine).hex(),
-        }
 
         def told(counts: Mapping[str, Any]) -> None:
             progress(Progress(size, counts["bytes"], counts["entries"]))
 
-        try:
-            with job_failures("unpack the archive"), full_disk_as_enospc(self._state_dir.images):
-                return await self._launcher.run_job(
-                    "unpack", values, [fd, spool], timeout_s=UNPACK_TIMEOUT_S, progress=told
-                )
-        finally:
-            await to_end(self._uid_ranges.release, uids)
+        with job_failures("unpack the archive"), full_disk_as_enospc(self._state_dir.images):
+            return await self._jails.run("unpack", place, [fd, spool], told)
 
     async def delete(self, name: str) -> None:
         """Forget an image; its files go when nothing uses them. Raises NotFound, FailedPrecondition."""
@@ -262,7 +242,7 @@ class Images:
         for path in self._state_dir.images.glob("*.vsf"):
             if await self._content(path.stem) is None:
                 await to_end(self._remove_files, path.stem)
-        await to_end(self._uid_ranges.reclaim, f"{self._state_dir.path}:import")
+        await self._jails.reclaim()
 
     async def ensure_busybox(self, program: Path) -> None:
         """Import the embedded default, if there is no image of its name. Raises FailedPrecondition without busybox."""

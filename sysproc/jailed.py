@@ -1,7 +1,6 @@
 """Jobs in a jail: each has uids that nobody else has, for as long as it runs; its filter; where it builds.
 
-The jails are `sysproc.isolation.jail` and `sysproc.isolation.tool_jail`; images have their own way in
-(`sysproc.images`).
+The jails are `sysproc.isolation.jail` and `sysproc.isolation.tool_jail`.
 """
 
 import os
@@ -23,7 +22,7 @@ JAIL_TIMEOUT_S = 3600.0
 class Jails:
     """What a host makes jails from. frame: see `launcher_protocol`; owner: by which name uids are claimed.
 
-    After a crash what was claimed is free with the next start (`Images.recover`).
+    After a crash what was claimed is free with the next start (`reclaim`).
     """
 
     launcher: Launcher
@@ -35,16 +34,16 @@ class Jails:
         self, job: str, values: Mapping[str, Any], fds: Sequence[int], progress: Progress | None = None
     ) -> Mapping[str, Any]:
         """Run a job; its result. Raises ChildFailed, Unavailable, DeadlineExceeded."""
+        profile = compile_profile("strict", os.uname().machine).hex()
         uids = await handed_over(partial(self.uid_ranges.claim, self.owner), self.uid_ranges.release)
-        jail = {
-            "uid_base": uids.base,
-            "uid_count": uids.size,
-            "frame": str(self.frame),
-            "seccomp_filter": compile_profile("strict", os.uname().machine).hex(),
-        }
         try:
+            jail = {"uid_base": uids.base, "uid_count": uids.size, "frame": str(self.frame), "seccomp_filter": profile}
             return await self.launcher.run_job(
                 job, {**jail, **values}, fds, timeout_s=JAIL_TIMEOUT_S, progress=progress
             )
         finally:
             await to_end(self.uid_ranges.release, uids)
+
+    async def reclaim(self) -> None:
+        """At the start: whatever jails of before a crash have claimed is free."""
+        await to_end(self.uid_ranges.reclaim, self.owner)

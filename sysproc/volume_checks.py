@@ -19,7 +19,6 @@ from sysproc.host import Host
 from sysproc.images import full_disk_as_enospc, job_failures
 from sysproc.isolation.fsck import CLEAN, REPAIRED, verdict
 from sysproc.isolation.tool_jail import OUTPUT_BYTES
-from sysproc.jailed import Jails
 from sysproc.linux.memory import SecretBuffer
 from sysproc.sparse import copy_sparse
 from sysproc.storage import volumes as recorded
@@ -42,8 +41,8 @@ class Checked:
 class VolumeChecks:
     """One instance, used from one event loop."""
 
-    def __init__(self, host: Host, jails: Jails) -> None:
-        self._host, self._jails = host, jails
+    def __init__(self, host: Host) -> None:
+        self._host, self._jails = host, host.jails
 
     async def check(
         self, volume: VolumeRow, *, repair: bool, secret: SecretBuffer | None = None

@@ -25,7 +25,6 @@ from sysproc.failpoints import failpoint
 from sysproc.held_files import Held, HeldFiles, Key
 from sysproc.host import Host
 from sysproc.ids import new_volume_id
-from sysproc.jailed import Jails
 from sysproc.sparse import write_sparse
 from sysproc.storage import volumes as recorded
 from sysproc.storage.quotas import Asker
@@ -99,8 +98,8 @@ class Half:
 class VolumeImports:
     """One instance, used from one event loop."""
 
-    def __init__(self, host: Host, volumes: Volumes, jails: Jails) -> None:
-        self._host, self._volumes, self._jails, self._database = host, volumes, jails, host.database
+    def __init__(self, host: Host, volumes: Volumes) -> None:
+        self._host, self._volumes, self._jails, self._database = host, volumes, host.jails, host.database
         self._held: HeldFiles[Half] = host.imports
 
     async def begin(self, wanted: WantedImport) -> None:

@@ -22,7 +22,6 @@ from sysproc.failpoints import failpoint
 from sysproc.host import Host
 from sysproc.images import FORMAT_TIMEOUT_S, Progress, TooSmall, full_disk_as_enospc, job_failures
 from sysproc.isolation.launcher_client import ChildFailed
-from sysproc.jailed import Jails
 from sysproc.storage.volumes import Filesystem, NewVolume, VolumeRow
 from sysproc.storage.vsf.clone import disk_full_as_domain_error, unnamed_file
 from sysproc.storage.vsf.layout import Wanted as Place
@@ -61,8 +60,8 @@ class Packed:
 class VolumePacking:
     """One instance, used from one event loop."""
 
-    def __init__(self, host: Host, jails: Jails, volumes: Volumes) -> None:
-        self._host, self._jails, self._volumes = host, jails, volumes
+    def __init__(self, host: Host, volumes: Volumes) -> None:
+        self._host, self._jails, self._volumes = host, host.jails, volumes
         self._directory = host.state_dir.volumes
 
     async def create_from(

@@ -8,6 +8,7 @@ Each suite is a directory beside this file and a process of its own, because the
 one with gRPC's threads. What a suite needs is in its conftest.py, options are in `tests/conftest.py`.
 """
 
+import compileall
 import os
 import signal
 import subprocess
@@ -75,8 +76,14 @@ def command(suite: str, arguments: Sequence[str], directory: Path) -> list[str]:
 
 
 def environment() -> Mapping[str, str]:
-    """Modules are compiled once, not by each of a thousand daemons, whatever the shell has for its own Python."""
+    """Modules are compiled before (`compile_all`), not by each of a thousand daemons; whatever the shell says."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def compile_all() -> None:
+    """What processes run that write no compiled modules themselves."""
+    for directory in ("sysproc", "clients/python/src"):
+        compileall.compile_dir(ROOT / directory, quiet=1)
 
 
 def report_of(suite: str) -> Path:
@@ -159,6 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     if os.geteuid():
         print("not root: the tests that need a real kernel are skipped (`sudo make test` runs them)", flush=True)
     started = time.monotonic()
+    compile_all()
     with tempfile.TemporaryDirectory(prefix="sysproc-tests-", ignore_cleanup_errors=True) as directory:
         outcomes = run_all(named, rest, Path(directory))
     counts = sum((one.counts for one in outcomes), Counter[str]())

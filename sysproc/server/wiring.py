@@ -183,13 +183,7 @@ def make_host(
 ) -> Host:
     """What the verbs see of this host."""
     uid_ranges = UidRanges(settings.uid_claims, settings.uid_range.first, settings.uid_range.count)
-    images = Images(
-        database=database,
-        state_dir=state_dir,
-        launcher=launcher,
-        uid_ranges=uid_ranges,
-        runtime_dir=settings.runtime_dir,
-    )
+    jails = Jails(launcher, uid_ranges, settings.runtime_dir / FRAME_NAME, f"{state_dir.path}:import")
     exports, imports = HeldFiles[Any](), HeldFiles[Any]()
     return Host(
         database=database,
@@ -197,7 +191,8 @@ def make_host(
         launcher=launcher,
         cgroups=cgroups,
         uid_ranges=uid_ranges,
-        images=images,
+        jails=jails,
+        images=Images(database, state_dir, jails),
         volume_files=VolumeFiles(
             state_dir,
             launcher,
@@ -234,15 +229,13 @@ def make_parts(
     lifetimes = Lifetimes(host, containers)
     mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
     host.volume_files.places = mounts.places
-    frame = settings.runtime_dir / FRAME_NAME
-    jails = Jails(host.launcher, host.uid_ranges, frame, host.owner("import"))
-    checks, packing = VolumeChecks(host, jails), VolumePacking(host, jails, volumes)
+    checks, packing = VolumeChecks(host), VolumePacking(host, volumes)
     watch = VolumeWatch(host, tasks)
     mounts.opening.on_opened = watch.opened
     keys = VolumeKeys(host, containers.life.held, mounts, tasks)
     raw = RawVolumes(host, containers.life.held)
     copies = VolumeCopies(host, volumes)
-    exports, imports = VolumeExports(host, volumes, copies.files), VolumeImports(host, volumes, jails)
+    exports, imports = VolumeExports(host, volumes, copies.files), VolumeImports(host, volumes)
     verbs = Verbs(containers, processes, volumes, mounts, checks, keys, raw, packing, copies, exports, imports)
     starts = Starts(settings.starts_per_container, lambda one, calls: relay.allowances.of(one).pay(calls))
     disk_watch = DiskWatch(host.state_dir, host.launcher, host.database)

@@ -49,7 +49,7 @@ def migrate(connection: Connection, scripts: Path = SCRIPTS, head: str = HEAD) -
 
 
 def _upgrade(connection: Connection, scripts: Path, head: str) -> None:
-    from alembic.config import Config  # noqa: PLC0415 - only where there is something to migrate - half a second, only when there is something to migrate
+    from alembic.config import Config  # noqa: PLC0415 - only where there is something to migrate
     from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415 - only where there is something to migrate
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - only where there is something to migrate
     from alembic.util import CommandError  # noqa: PLC0415 - only where there is something to migrate

@@ -108,9 +108,8 @@ async def test_a_check_that_nobody_listens_to_ends_before_it_lets_go_of_the_volu
         lock=lambda _: lock, check_unused=lambda _: None, unlocking=None, path=lambda _: tmp_path / "file"
     )
     (tmp_path / "file").touch()
-    host: Any = SimpleNamespace(volume_files=files, database=SimpleNamespace(read=read))
-    jails: Any = None
-    checks = Looking(host, jails)
+    host: Any = SimpleNamespace(volume_files=files, database=SimpleNamespace(read=read), jails=None)
+    checks = Looking(host)
     answers: Any = checks.check(row(), repair=False)
     assert await anext(answers) == "one"
     await answers.aclose()
