@@ -182,9 +182,10 @@ def transfers(client: Client, _: Acknowledged) -> None:
             client.volumes.import_from(f"trusted-{trusted}".lower(), image, trusted=trusted)
 
 
-_ALONE = (images, processes, containers, volumes, packed, resizing, widening, raw_disks, mounts)
-_CARRIED = (encrypted, carried, copies, transfers)
-WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (*_ALONE, *_CARRIED)}
+# The plainest come first: a failpoint is met in those two of them that come to it before the others.
+_PLAIN = (images, processes, containers, volumes, packed, mounts, raw_disks, copies)
+_LONGER = (encrypted, resizing, widening, carried, transfers)
+WALKS: dict[str, Walk] = {walk.__name__: walk for walk in (*_PLAIN, *_LONGER)}
 
 
 def walk(endpoint: str, acknowledged: Acknowledged, names: list[str]) -> None:

@@ -37,6 +37,20 @@ sysproc volume create data --size 64M --owner web
 sysproc mount web data /srv/data
 sysproc exec web -- sh -c 'echo kept >/srv/data/file; (sleep 31415 >/dev/null 2>&1 &)'
 work=$(work_pid)
+: ──── and encrypted ones, by the kernel
+echo 'correct horse' >secret
+sysproc volume create safe --size 48M --owner web --encrypt fs --passphrase-file secret
+sysproc mount web safe /srv/safe --passphrase-file secret
+sysproc exec web -- sh -c 'echo kept >/srv/safe/file'
+grep ' /srv/safe ' "/proc/$work/mounts" | grep '^/dev/dm-'
+sysproc volume lock safe --owner web --force
+test -z "$(ls -A /sys/block/dm-0 2>/dev/null)"
+echo wrong >other
+if sysproc mount web safe /srv/safe --passphrase-file other; then exit 1; fi
+sysproc mount web safe /srv/safe --passphrase-file secret
+test "$(sysproc exec web -- cat /srv/safe/file)" = kept
+
+: ──── who is of the group may call; the service has less than the host
 useradd --groups sysproc alice
 test "$(runuser --user alice -- sysproc list -o name)" = "$web"
 # What the unit takes from the host's part is all there in the container's own user namespace.
@@ -49,7 +63,8 @@ dpkg --install sysproc.deb
 systemctl is-active sysprocd
 test "$(main_pid)" != "$before"
 test "$(work_pid)" = "$work"
-test "$(sysproc exec web -- cat /srv/data/file)" = kept
+test "$(sysproc exec web -- cat /srv/data/file /srv/safe/file)" = "kept
+kept"
 
 : ──── who removes it while a container runs gets back to it
 dpkg --remove sysproc 2>&1 | tee removed
@@ -71,3 +86,4 @@ for path in /var/lib/sysproc /run/sysproc /run/sysproc-uids /etc/sysproc /usr/li
     test ! -e "$path" -a ! -L "$path"
 done
 test -z "$(find /sys/fs/cgroup -maxdepth 1 -name 'sysproc*')"
+test -z "$(find /sys/block -name 'dm-*')"

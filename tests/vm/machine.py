@@ -87,6 +87,8 @@ def read_results(disk_file: Path, directory: Path) -> Results:
             archive.extractall(directory, filter="data")
     except tarfile.ReadError:
         return Results(None)
+    if not (directory / "facts").exists():  # nothing was written: an empty disk is an empty archive
+        return Results(None)
     facts = (directory / "facts").read_text().split()
     return Results(int((directory / "status").read_text()), tuple(sorted(directory.glob("*.xml"))), tuple(facts))
 

@@ -30,6 +30,7 @@ def test_kernel_e2e_and_isolation_tests_pass_on_the_oldest_kernel(
     arguments = [*SUITES[extent], "--", *OPTIONS, "-m", SELECTION[extent]]
     root = debian_root() if extent == "full" and not why_not() else None
     results = run_tests(debian_12, arguments, directory=tmp_path, timeout_s=TIMEOUT_S[extent], root=root)
+    assert results.status is not None, f"the machine did not come to an end, within {TIMEOUT_S[extent]} s"
     outcomes = [read_report(report) for report in results.reports]
     counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
     assert results.status == 0, "\n".join(line for outcome in outcomes for line in outcome.bad)

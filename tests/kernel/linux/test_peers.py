@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sysproc.linux import peers
+from tests.kernel.ways_to_peers import no_info_of_pidfds, no_info_of_the_dead
 
 Connect = Callable[[], None]
 
@@ -41,6 +42,7 @@ def end(pid: int, accepted: socket.socket) -> None:
     os.waitpid(pid, 0)
 
 
+@pytest.mark.skipif(no_info_of_pidfds() != "", reason=no_info_of_pidfds())
 def test_the_peer_is_the_process_that_connected(listener: socket.socket) -> None:
     pid, accepted = connected_child(listener)
     with accepted:
@@ -52,6 +54,7 @@ def test_the_peer_is_the_process_that_connected(listener: socket.socket) -> None
     assert info.cgroupid is not None
 
 
+@pytest.mark.skipif(no_info_of_the_dead() != "", reason=no_info_of_the_dead())
 def test_the_cgroup_of_a_peer_that_is_dead_and_reaped_is_known(listener: socket.socket) -> None:
     pid, accepted = connected_child(listener)
     with accepted:

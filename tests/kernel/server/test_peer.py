@@ -13,11 +13,13 @@ from sysproc.ids import new_container_id, to_hex
 from sysproc.isolation.cgroups import Cgroup, CgroupMode, CgroupTree, Limits
 from sysproc.server import peer
 from sysproc.server.peer import Caller, PeerIsGone, Peers
+from tests.kernel.ways_to_peers import no_info_of_pidfds, no_info_of_the_dead, no_pidfd_of_peers
 from tests.leaks import Scope, leak_check
 
 UID_BASE = 0x6F000000
 NOBODY = 65534
 WAYS = {"cgroup id": peer.by_cgroup_id, "pidfd": peer.by_pidfd, "credentials": peer.by_credentials}
+MISSING = {"cgroup id": no_info_of_pidfds(), "pidfd": no_pidfd_of_peers()}
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, place: 
     """Identification by one of the ways only."""
     if request.param == "cgroup id" and place.tree.mode is CgroupMode.LEGACY:
         pytest.skip("the host has cgroups of version 1 only")
+    if reason := MISSING.get(request.param, ""):
+        pytest.skip(reason)
     find = WAYS[request.param]
     monkeypatch.setattr(peer, "find_place", lambda cgroups, _: lambda sock: find(cgroups, sock))
     return str(request.param)
@@ -160,7 +164,7 @@ def test_who_is_gone_by_now_is_known_or_refused(place: Place, way: str) -> None:
         peers = Peers(place.tree, None)
         inside, host = peers.in_container(sock, place.container, UID_BASE), peers.on_host(sock)
     assert host.refused
-    assert (inside.refused == "") == (way == "cgroup id")
+    assert (inside.refused == "") == (way == "cgroup id" and not no_info_of_the_dead())
 
 
 def test_a_peer_whose_cgroup_is_gone_too_is_refused(place: Place) -> None:

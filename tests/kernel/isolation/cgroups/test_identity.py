@@ -8,6 +8,7 @@ from sysproc.errors import FailedPrecondition
 from sysproc.isolation.cgroups import CgroupTree, Limits, NoSuchCgroup
 from sysproc.linux.peers import PIDFD_INFO_CGROUPID, pidfd_get_info
 from tests.kernel.isolation.cgroups.conftest import ROOT, A, B, Processes
+from tests.kernel.ways_to_peers import no_info_of_pidfds
 
 pytestmark = pytest.mark.vm
 
@@ -41,14 +42,13 @@ def test_the_id_of_a_cgroup_says_the_same(tree: CgroupTree) -> None:
     assert [tree.container_of_cgroup_id(one) for one in ids] == [(A,), (A, B)]
 
 
+@pytest.mark.skipif(no_info_of_pidfds() != "", reason=no_info_of_pidfds())
 def test_the_kernel_gives_the_id_of_a_processs_cgroup(tree: CgroupTree, processes: Processes) -> None:
     need_v2(tree)
     pid = processes.start(tree.create([A], Limits()))
     pidfd = os.pidfd_open(pid)
     try:
         cgroup_id = pidfd_get_info(pidfd, PIDFD_INFO_CGROUPID).cgroupid
-    except OSError:
-        pytest.skip("no PIDFD_GET_INFO before Linux 6.13")
     finally:
         os.close(pidfd)
     assert cgroup_id is not None
