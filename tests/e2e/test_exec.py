@@ -99,6 +99,16 @@ def test_a_signal_reaches_the_process(box: Container) -> None:
     assert process.ended is not None and process.ended.exit_code == 7
 
 
+@pytest.mark.parametrize("tty", [None, (24, 80)])
+def test_a_signal_that_comes_before_the_program_runs_is_not_lost(client: Client, tty: tuple[int, int] | None) -> None:
+    """With so little of the processor there is a long way from the process's birth to its execve."""
+    with client.create(cpus=0.01) as slow:
+        process = slow.exec(["sleep", "1000"], stdin=False, tty=tty)
+        process.signal(signal.SIGTERM)
+        ended = process.wait()
+    assert (ended.signal, ended.exit_code, ended.failure) == (signal.SIGTERM, None, "")
+
+
 def test_a_command_that_takes_too_long_is_killed(box: Container) -> None:
     with pytest.raises(TimedOut):
         box.run(["sleep", "1000"], timeout=0.3)

@@ -110,18 +110,28 @@ static void close_cgroups(const struct spec *spec, int cgroup)
 		close(cgroup);
 }
 
-/* Into the cgroup of version 2 at birth: no migration, no grace period. Returns as fork(2) does. */
+/*
+ * Into the cgroup of version 2 at birth: no migration, no grace period. Returns as fork(2) does. In the child all
+ * signals wait until it executes what was asked for: else one that comes before would be ignored there, as it is here.
+ */
 static pid_t bear(int cgroup, int *pidfd)
 {
 	struct clone_args args = {
 		.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd, .exit_signal = SIGCHLD,
 	};
+	const uint64_t all = ~UINT64_C(0);
+	uint64_t before;
+	pid_t pid;
 
 	if (cgroup >= 0) {
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup;
 	}
-	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+	if (pid)
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof before);
+	return pid;
 }
 
 /* What the child got and the supervisor does not use. */

@@ -231,10 +231,16 @@ static void take_groups(const struct spec *spec, const struct user *user)
 static void reset_signals(void)
 {
 	const struct { uint64_t handler, flags, restorer, mask; } by_default = { 0 };
-	const uint64_t none = 0;
 
 	for (int number = 1; number <= 64; number++)
-		syscall(SYS_rt_sigaction, number, &by_default, NULL, sizeof none);
+		syscall(SYS_rt_sigaction, number, &by_default, NULL, sizeof(uint64_t));
+}
+
+/* From here on they do what they do to a process; those that came since its birth do it now. */
+static void take_signals(void)
+{
+	const uint64_t none = 0;
+
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
@@ -341,5 +347,6 @@ _Noreturn void child_main(struct spec *spec, const struct ends *ends)
 	must(keep_only_supervisor(), STEP_STDIO);
 	load_filter(spec);
 	become_user(spec);
+	take_signals();
 	search_and_execute(spec);
 }

@@ -281,25 +281,25 @@ static void feed(void)
 
 /* ---- requests of the daemon */
 
-/* Born in the container's PID namespace, so that a group that ended meanwhile cannot be one of the host. */
-static void signal_foreground(int number)
+/* By one born in the container's PID namespace: a group that has ended cannot be one of the host. False: none yet. */
+static bool signal_foreground(int number)
 {
 	pid_t group = 0, envoy;
+	int nobody = 1;
 
 	if (step_inside() < 0)
-		return;
+		return false;
 	envoy = fork();
 	if (envoy && step_outside() < 0)
 		_exit(1);
-	if (envoy < 0)
-		return;
 	if (!envoy) {
 		if (ioctl(job.master, TIOCGPGRP, &group) == 0 && group > 0)
 			kill(-group, number);
-		_exit(0);
+		_exit(group <= 0);
 	}
-	while (waitpid(envoy, NULL, 0) < 0 && errno == EINTR)
+	while (envoy > 0 && waitpid(envoy, &nobody, 0) < 0 && errno == EINTR)
 		;
+	return !nobody;
 }
 
 static void send_signals(void)
@@ -310,9 +310,7 @@ static void send_signals(void)
 		entry = get(STATE_SIGNAL_RING + job.signals % SIGNAL_RING);
 		if (entry >> 8 != job.signals + 1)
 			break;
-		if (job.master >= 0)
-			signal_foreground((int)(entry & 255));
-		else
+		if (job.master < 0 || !signal_foreground((int)(entry & 255)))
 			syscall(SYS_pidfd_send_signal, job.child, (int)(entry & 255), NULL, 0);
 	}
 	if (job.signals > begin)

@@ -19,6 +19,16 @@ SAME_S = 1.0
 
 
 @contextmanager
+def loading() -> Iterator[None]:
+    """They wait until the modules of the block are loaded: Python's import may lose an exception, and so the signal."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def held_back() -> Iterator[None]:
     """They wait until the block is left, and end this command then; one that comes again later does so at once."""
     came: list[tuple[int, float]] = []

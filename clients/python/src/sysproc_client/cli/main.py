@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from sysproc_client.cli.interrupts import loading
 from sysproc_client.cli.streams import NOBODY_READS, leave, open_what_is_closed
 from sysproc_client.cli.usage import no_such_command, tell_usage
 from sysproc_client.version import VERSION
@@ -70,11 +71,11 @@ class Options:
 
     def connect(self, **how: Any) -> Any:
         """A client of the endpoint; imported here, since it costs most of a short command's time."""
-        from sysproc_client.client import Client
-
-        if any(self.tls.values()):
+        with loading():
+            from sysproc_client.client import Client
             from sysproc_client.tls import Tls
 
+        if any(self.tls.values()):
             how["tls"] = Tls.chosen(self.tls)
         return Client(self.endpoint, on_away=tell_away, **how)
 
@@ -90,11 +91,12 @@ class Subcommands(click.Group):
         """Import the command; None for one that is none."""
         if cmd_name not in COMMANDS:
             return None
-        from sysproc_client.cli.completion import with_completion
-        from sysproc_client.cli.examples import with_examples
-        from sysproc_client.cli.options import with_output
+        with loading():
+            from sysproc_client.cli.completion import with_completion
+            from sysproc_client.cli.examples import with_examples
+            from sysproc_client.cli.options import with_output
 
-        module = import_module(f"sysproc_client.cli.{COMMANDS[cmd_name][0]}")
+            module = import_module(f"sysproc_client.cli.{COMMANDS[cmd_name][0]}")
         command = with_output(getattr(module, f"{cmd_name}_command"))
         return with_examples(with_completion(command, cmd_name), cmd_name)
 
