@@ -5,6 +5,7 @@ the order of an upload's parts in `sysproc.server.upload`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 from nightos.sysproc.v1 import image_service_pb2 as pb
 from sysproc.images import Images, Imported, Progress
@@ -35,8 +36,9 @@ class ImageService:
                 progress=told,
             )
 
-        async for update in with_progress(work):
-            yield convert.update_to_proto(update)
+        async with aclosing(with_progress(work)) as updates:
+            async for update in updates:
+                yield convert.update_to_proto(update)
 
     async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
         """See the proto."""

@@ -66,13 +66,15 @@ class Upload:
 async def with_progress(
     work: Callable[[Callable[[P], None]], Awaitable[T]],
 ) -> AsyncGenerator[P | T, None]:
-    """Run the work and tell how far it is, now and then; its result last. It ends with whoever listens."""
+    """Run the work and tell how far it is, now and then; its result last. It ends with whoever listens (`aclosing`)."""
     latest: list[P] = []
 
     def told(progress: P) -> None:
         latest[:] = [progress]
 
     running = asyncio.ensure_future(work(told))
+    # If nobody listens any more, its failure is told to nobody, not to the log either.
+    running.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         while not running.done():
             await asyncio.wait({running}, timeout=PROGRESS_EVERY_S)

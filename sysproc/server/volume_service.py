@@ -155,8 +155,8 @@ class VolumeService:
         def work(told: Callable[[Progress], None]) -> Awaitable[Packed]:
             return self._packing.create_from(wanted, upload.chunks(), upload.digest, told)
 
-        async with self._starts.turn(call.caller.container_id):
-            async for update in with_progress(work):
+        async with self._starts.turn(call.caller.container_id), aclosing(with_progress(work)) as updates:
+            async for update in updates:
                 yield packing.update_to_proto(update)
 
     async def CheckVolume(self, request: pb.CheckVolumeRequest, call: Call) -> AsyncIterator[pb.CheckVolumeResponse]:

@@ -139,8 +139,14 @@ def row_of(volume: "Volume") -> tuple[str, ...]:
     """A line of the list, with what only `-o wide` shows at its end."""
     shown = (volume.name, volume.owner_id, human_size(volume.size), kinds(volume), human_age(volume.created))
     where = ",".join(f"{one['container']}:{one['path']}" for one in attached_json(volume))
-    locked = {True: "", False: " (locked)"}[volume.unlocked or not volume.encryption]
-    return (*shown, f"{volume.encryption or '-'}{locked}", where or "-", volume.on_destroy, volume.origin)
+    return (*shown, f"{volume.encryption or '-'}{state_of_key(volume)}", where or "-", volume.on_destroy, volume.origin)
+
+
+def state_of_key(volume: "Volume") -> str:
+    """Of an encrypted one, unless it is open as it should be."""
+    if volume.broken:
+        return " (broken)"
+    return "" if volume.unlocked or not volume.encryption else " (locked)"
 
 
 def kinds(volume: "Volume") -> str:
