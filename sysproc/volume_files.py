@@ -36,7 +36,6 @@ from sysproc.storage.vsf.clone import (
     fresh_vsf,
     give_name,
     grow_table,
-    new_file,
     sync_directory,
     unnamed_file,
 )
@@ -204,15 +203,22 @@ def name_of(filesystem: Filesystem) -> str:
 
 
 def compose(target: Path, gpt: Gpt, filesystems: Sequence[Filesystem], sources: Sequence[int]) -> None:
-    """A file with this table and these filesystems, each from its own source; blocks."""
-    with new_file(target) as fd:
+    """A file with this table and these filesystems, each from its own source; blocks.
+
+    It has its name before it is on the disk, so that the disk is waited for once: nobody takes it for a volume before
+    that is recorded, and of one that is not recorded as ready nothing is left at the next start.
+    """
+    with unnamed_file(target.parent) as fd, disk_full_as_domain_error(target):
         fresh_vsf(fd, gpt)
         for partition, filesystem, source in zip(gpt.partitions, filesystems, sources, strict=True):
             copy_data(source, fd, partition.offset_bytes)
             if filesystem.type in FROM_TEMPLATES:
                 set_uuid(fd, partition.offset_bytes, uuid.UUID(filesystem.uuid), filesystem.label)
         failpoint("volumes.make.after_copy")
-    sync_directory(target.parent)
+        give_name(fd, target)
+        failpoint("volumes.make.after_name")
+        os.fsync(fd)
+        sync_directory(target.parent)
 
 
 def larger_copy(source: Path, fd: int, size_bytes: int) -> Partition:

@@ -319,7 +319,7 @@ def test_a_create_that_was_cut_off_leaves_nothing_and_can_be_asked_for_again(
 
 
 @pytest.mark.parametrize(
-    "failpoint", ["storage.vsf.before_link", "volumes.make.after_copy", "volumes.create.before_record"]
+    "failpoint", ["volumes.make.after_copy", "volumes.make.after_name", "volumes.create.before_record"]
 )
 def test_a_create_from_a_template_that_was_cut_off_leaves_nothing_either(daemon: RunningDaemon, failpoint: str) -> None:
     with Client(daemon.endpoint) as client:

@@ -50,7 +50,7 @@ if sysproc mount web safe /srv/safe --passphrase-file other; then exit 1; fi
 sysproc mount web safe /srv/safe --passphrase-file secret
 test "$(sysproc exec web -- cat /srv/safe/file)" = kept
 
-: ──── who is of the group may call; the service has less than the host
+: ──── who is of the group may call, and the service has less than the host
 useradd --groups sysproc alice
 test "$(runuser --user alice -- sysproc list -o name)" = "$web"
 # What the unit takes from the host's part is all there in the container's own user namespace.
