@@ -17,7 +17,10 @@ from tests.vm.machine import run_tests
 
 # Emulation is ten times slower: budgets of time say nothing there, and what takes long need not hang.
 OPTIONS = ("-q", "--timeout=900")
-SUITES: dict[str, list[tuple[str, ...]]] = {"short": [("kernel", "e2e")], "full": [("kernel",), ("e2e",), ("isolation",)]}
+SUITES: dict[str, list[tuple[str, ...]]] = {
+    "short": [("kernel", "e2e")],
+    "full": [("kernel",), ("e2e",), ("isolation",)],
+}
 SELECTION = {"short": "vm and not timing", "full": "not timing"}
 TIMEOUT_S = {"short": 2700, "full": 10_800}
 
