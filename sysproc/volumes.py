@@ -1,7 +1,7 @@
 """The verbs of volumes: create, get, list, grow, delete; and what becomes of them when their owner goes.
 
     create   intention (room is taken) -> file -> ready            a volume is shown when it is ready, and from then
-      quick  file, of templates only -> recorded as ready          until it is marked as being deleted
+      quick  file, of templates only, recorded with it as ready     until it is marked as being deleted
     grow     intention (room is taken) -> file -> recorded
     shrink   file -> recorded
     delete   marked -> file removed -> row removed
@@ -12,6 +12,7 @@ settled by `recover` at the next start. Which container may name which is settle
 
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -130,7 +131,7 @@ class Volumes:
 
     async def validate(self, wanted: Wanted) -> NewVolume:
         """What create would make, without an id; raises what it would raise, as far as that can be known."""
-        new = await self._new_row(0, wanted)
+        new = self._new_row(0, wanted)
         await self._database.read(lambda c: recorded.check_volume(c, new, self._asker(wanted)))
         return new
 
@@ -140,9 +141,9 @@ class Volumes:
 
     async def _create_with_secret(self, wanted: Wanted, request: RequestKey | None) -> VolumeRow:
         await self.settle_what_is_left()
-        new = await self._new_row(new_volume_id(), wanted)
+        new = self._new_row(new_volume_id(), wanted)
         if self._files.is_quick(new):
-            async with self._files.lock(new.id):
+            with suppress(FileNotFoundError):
                 return await self._create_quickly(new, self._asker(wanted), request)
 
         async def made(row: VolumeRow) -> None:
@@ -172,7 +173,7 @@ class Volumes:
         """A volume whose file is made otherwise, of what is known only now. Raises what creating one raises."""
         await self.settle_what_is_left()
         sized = replace(wanted, size_bytes=size_bytes)
-        new = replace(await self._new_row(new_volume_id(), sized), filesystems=filesystems)
+        new = replace(self._new_row(new_volume_id(), sized), filesystems=filesystems)
         return await self.add(new, self._asker(sized), make, None)
 
     async def _made(self, row: VolumeRow, make: Make, request: RequestKey | None) -> VolumeRow:
@@ -186,24 +187,25 @@ class Volumes:
             raise
 
     async def _create_quickly(self, new: NewVolume, asker: Asker, request: RequestKey | None) -> VolumeRow:
-        """Its file first, which takes less time than to record that it shall be: without a record it is a stranger.
+        """Its file is made while it is written down, and recorded once that is there: till then it is a stranger.
 
         What is asked for too much is refused before anything is written, and again when it is recorded.
         """
         self._database.look(lambda c: recorded.check_volume(c, new, asker))
+        made = self._files.begin(new)
         try:
-            await self._files.make(new)
-            failpoint("volumes.create.before_record")
-            async with self._host.storage_lock:
-                return await self._database.write(lambda c: create_at_once(c, new, asker, request))
+            async with self._files.lock(new.id), self._host.storage_lock:
+                return await self._database.write(lambda c: create_at_once(c, new, asker, request, made))
         except BaseException:
+            await to_end(wait, [made])
             if await self._database.read(lambda c: recorded.by_id(c, new.id)) is None:
                 await to_end(self._files.remove, new)
             raise
 
-    async def _new_row(self, volume_id: int, wanted: Wanted) -> NewVolume:
+    def _new_row(self, volume_id: int, wanted: Wanted) -> NewVolume:
         if not wanted.overcommit:
-            await to_end(self._host.state_dir.check_free, wanted.size_bytes)
+            # The kernel answers from memory: a thread for it would take longer.
+            self._host.state_dir.check_free(wanted.size_bytes)
         filesystems = [
             Filesystem(one.label, one.type, one.size_bytes, str(uuid.uuid4()), one.compression)
             for one in wanted.filesystems
@@ -464,11 +466,15 @@ def finish_create(
     return row
 
 
-def create_at_once(connection: Connection, new: NewVolume, asker: Asker, request: RequestKey | None) -> VolumeRow:
-    """Record a volume whose file is there, and the answer to the request."""
+def create_at_once(
+    connection: Connection, new: NewVolume, asker: Asker, request: RequestKey | None, made: "Future[None]"
+) -> VolumeRow:
+    """Record a volume as soon as its file is there, and the answer to the request."""
     row = recorded.insert_ready(connection, new, asker)
     if request is not None:
         requests.remember(connection, request, msgspec.json.encode(row))
+    made.result()
+    failpoint("volumes.create.before_record")
     return row
 
 

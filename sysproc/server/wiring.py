@@ -142,6 +142,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Parts:
     admission = None if tls is None else Admission(tls, exists, relay.allowances, LetIn(tls))
     sockets = Sockets(relay.add_listener, relay.remove_listener, partial(gone, relay, admission))
     host = make_host(settings, state_dir, database, launcher, cgroups, sockets)
+    stack.push_async_callback(to_end, host.volume_files.close)
     listeners = HostListeners(launcher, settings.runtime_dir, settings.endpoints, gid)
     return make_parts(host, relay, listeners, private_socket, settings, admission)
 

@@ -27,11 +27,15 @@ class TemplateStore:
 
     def has(self, name: str) -> bool:
         """Whether it is there at this moment."""
-        return (self._directory / f"{name}{self._ending}").exists()
+        return self.path(name).exists()
+
+    def path(self, name: str) -> Path:
+        """Where it is, if it is there."""
+        return self._directory / f"{name}{self._ending}"
 
     async def get(self, name: str, fill: Fill) -> Path:
         """The template of this name; made if it is not there. Raises ResourceExhausted."""
-        target = self._directory / f"{name}{self._ending}"
+        target = self.path(name)
         lock = self._making.setdefault(target.name, asyncio.Lock())
         async with lock:
             if not target.exists():
