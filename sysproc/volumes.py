@@ -1,7 +1,7 @@
 """The verbs of volumes: create, get, list, grow, delete; and what becomes of them when their owner goes.
 
     create   intention (room is taken) -> file -> ready            a volume is shown when it is ready, and from then
-      quick  file, of templates only, recorded with it as ready     until it is marked as being deleted
+      quick  of templates only: `sysproc.volume_quickly`           until it is marked as being deleted
     grow     intention (room is taken) -> file -> recorded
     shrink   file -> recorded
     delete   marked -> file removed -> row removed
@@ -12,7 +12,6 @@ settled by `recover` at the next start. Which container may name which is settle
 
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +38,7 @@ from sysproc.storage.volumes import CREATING, DELETING, NONE, READY, Filesystem,
 from sysproc.to_end import to_end
 from sysproc.volume_devices import VolumeDevices
 from sysproc.volume_growth import VolumeGrowth
+from sysproc.volume_quickly import create_quickly
 from sysproc.volume_refusals import check_changeable, check_known, check_trusted
 from sysproc.volume_resize import VolumeResize
 
@@ -144,7 +144,7 @@ class Volumes:
         new = self._new_row(new_volume_id(), wanted)
         if self._files.is_quick(new):
             with suppress(FileNotFoundError):
-                return await self._create_quickly(new, self._asker(wanted), request)
+                return await create_quickly(self._host, new, self._asker(wanted), request)
 
         async def made(row: VolumeRow) -> None:
             await self._files.make(row, wanted.secret)
@@ -184,22 +184,6 @@ class Volumes:
             return await self._database.write(lambda c: finish_create(c, row.id, request, taken_at))
         except BaseException:
             await self._forget(row, CREATING)
-            raise
-
-    async def _create_quickly(self, new: NewVolume, asker: Asker, request: RequestKey | None) -> VolumeRow:
-        """Its file is made while it is written down, and recorded once that is there: till then it is a stranger.
-
-        What is asked for too much is refused before anything is written, and again when it is recorded.
-        """
-        self._database.look(lambda c: recorded.check_volume(c, new, asker))
-        made = self._files.begin(new)
-        try:
-            async with self._files.lock(new.id), self._host.storage_lock:
-                return await self._database.write(lambda c: create_at_once(c, new, asker, request, made))
-        except BaseException:
-            await to_end(wait, [made])
-            if await self._database.read(lambda c: recorded.by_id(c, new.id)) is None:
-                await to_end(self._files.remove, new)
             raise
 
     def _new_row(self, volume_id: int, wanted: Wanted) -> NewVolume:
@@ -463,18 +447,6 @@ def finish_create(
     row = recorded.finish_create(connection, volume_id, taken_at)
     if request is not None:
         requests.remember(connection, request, msgspec.json.encode(row))
-    return row
-
-
-def create_at_once(
-    connection: Connection, new: NewVolume, asker: Asker, request: RequestKey | None, made: "Future[None]"
-) -> VolumeRow:
-    """Record a volume as soon as its file is there, and the answer to the request."""
-    row = recorded.insert_ready(connection, new, asker)
-    if request is not None:
-        requests.remember(connection, request, msgspec.json.encode(row))
-    made.result()
-    failpoint("volumes.create.before_record")
     return row
 
 
