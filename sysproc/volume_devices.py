@@ -127,6 +127,8 @@ class VolumeDevices:
 
     def _label_at(self, row: VolumeRow, device: str) -> str | None:
         offset = loop_offset(device)
+        if offset is None:
+            return None
         with opened(self._path(row), os.O_RDONLY) as fd:
             begins = [one.offset_bytes for one in read_disk(fd)]
         # Another of the host's own, over the whole file for instance; or what dm-crypt has below it.

@@ -51,6 +51,8 @@ FROM_TEMPLATES = frozenset({"ext4"})
 GROW_TIMEOUT_S = 3600.0
 # We have a file open ourselves, to list or inspect volumes; or what decrypts it is just ending.
 LOOK_S, _PAUSE_S = 5.0, 0.005
+# Whom it takes long to find is looked for when it is no call's moment any more.
+SOON_S = 0.2
 _DAMAGED = (errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 
@@ -74,6 +76,8 @@ class VolumeFiles:
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         # Where one is mounted, in words; of whoever knows containers (`sysproc.volume_mounts`). It may block.
         self.places: Callable[[VolumeRow], Sequence[str]] = lambda _: ()
+        # Who uses it where nothing of it is mounted for everybody, the same.
+        self.users: Callable[[VolumeRow], Sequence[str]] = lambda _: ()
 
     def lock(self, volume_id: int) -> asyncio.Lock:
         """Whoever changes this volume, or its file, holds it."""
@@ -105,7 +109,7 @@ class VolumeFiles:
     def begin(self, new: NewVolume) -> "Future[None]":
         """Begin to make the file of one that `is_quick`. FileNotFoundError: a template has gone in this moment.
 
-        The threads do nothing else, so whoever waits in another thread waits for the disk, and for nobody's turn.
+        The threads do nothing else: who waits in another thread waits for the disk, or for others that wait for it.
         """
         gpt = plan([Wanted(one.label, one.size_bytes) for one in new.filesystems], new.size_bytes)
         with ExitStack() as stack:
@@ -202,11 +206,16 @@ class VolumeFiles:
         A call that lists or inspects it has it for a moment, and so has what decrypted it for a container that has
         just ended: that is waited for.
         """
-        fd, deadline = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC), time.monotonic() + LOOK_S
+        fd, begun = os.open(self.path(row), os.O_RDONLY | os.O_CLOEXEC), time.monotonic()
+        looks = [LOOK_S, SOON_S]
         try:
             while is_open_elsewhere(fd):
-                if (places := self.places(row)) or time.monotonic() > deadline:
-                    raise in_use(row, places or ["something of the service's host has its file open"])
+                if places := self.places(row):
+                    raise in_use(row, places)
+                if time.monotonic() - begun > looks[-1]:
+                    users = self.users(row)
+                    if users or looks.pop() == LOOK_S:
+                        raise in_use(row, users or ["something of the service's host has its file open"])
                 time.sleep(_PAUSE_S)
         finally:
             os.close(fd)
@@ -242,9 +251,13 @@ def compose(target: Path, gpt: Gpt, filesystems: Sequence[Filesystem], sources: 
                 set_uuid(fd, partition.offset_bytes, uuid.UUID(filesystem.uuid), filesystem.label)
         failpoint("volumes.make.after_copy")
         give_name(fd, target)
-        failpoint("volumes.make.after_name")
-        os.fsync(fd)
-        sync_directory(target.parent)
+        try:
+            failpoint("volumes.make.after_name")
+            os.fsync(fd)
+            sync_directory(target.parent)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def larger_copy(source: Path, fd: int, size_bytes: int) -> Partition:

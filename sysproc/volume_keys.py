@@ -25,6 +25,7 @@ from sysproc.to_end import to_end
 from sysproc.unlocking import wait_unlocked
 from sysproc.volume_devices import VolumeDevices
 from sysproc.volume_mounts import Attachment, VolumeMounts, filesystem_at, place
+from sysproc.volume_uses import in_words
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,21 @@ class VolumeKeys:
                 for one in attachments:
                     await self._unmount(one)
             failpoint("volumes.lock.after_unmount")
-            await self._mounts.until_free(self._files.path(row))
+            await self._end_uses(row, force=force)
             with opened(self._files.path(row), os.O_RDONLY) as fd:
                 for area in await to_end(keyed_areas, fd, row):
                     await to_end(wait_unlocked, area)
+
+    async def _end_uses(self, row: VolumeRow, *, force: bool) -> None:
+        """Of what no init shows: mounts in namespaces made inside, files open since a lazy umount."""
+        file, everywhere = self._files.path(row), self._held.all()
+        if not all(encrypts(row, at) for at in range(len(row.filesystems))):
+            everywhere = {}  # what is not encrypted of it stays mounted
+        if force:
+            await self._mounts.uses.end(file, everywhere)
+        elif users := await to_end(lambda: in_words(self._mounts.uses.of(file, everywhere.values()))):
+            raise used(row, users)
+        await self._mounts.until_free(file, everywhere.values())
 
     async def _decrypted(self, row: VolumeRow) -> Sequence[Attachment]:
         """Where what is encrypted of it is mounted."""
@@ -137,7 +149,11 @@ def check_encrypted(row: VolumeRow) -> None:
 
 def mounted(row: VolumeRow, attachments: Sequence[Attachment]) -> FailedPrecondition:
     """Somebody uses it."""
-    users = [place(one) for one in attachments]
+    return used(row, [place(one) for one in attachments])
+
+
+def used(row: VolumeRow, users: Sequence[str]) -> FailedPrecondition:
+    """These use it."""
     return FailedPrecondition(
         f"The volume {row.name} is in use: {', '.join(users[:10])}.",
         resolution="Unmount it there first; `force` does it, and ends what uses it.",

@@ -12,10 +12,8 @@ before (`sysproc.server.targets`).
 
 import errno
 import os
-import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +25,11 @@ from sysproc.host import Host
 from sysproc.ids import from_hex, to_hex
 from sysproc.isolation.launcher_client import ChildFailed
 from sysproc.isolation.volumes.devices import Use, is_exclusive
-from sysproc.isolation.volumes.holders import Holder, device_of_path, holders
+from sysproc.isolation.volumes.holders import FILESYSTEMS, Holder, device_of_path, holders
 from sysproc.isolation.volumes.mount_table import Mounted, mounts_of
 from sysproc.isolation.volumes.raw import Raw, raw_at
 from sysproc.linux.loop import loop_is_direct, loop_is_read_only, loop_offset
 from sysproc.linux.memory import SecretBuffer
-from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
 from sysproc.process_list import pid_inside, read_status
 from sysproc.running import RunningContainer, RunningContainers
 from sysproc.storage import volumes as recorded
@@ -53,14 +50,13 @@ from sysproc.volume_refusals import (
     unmount_failed,
     unmounting,
 )
+from sysproc.volume_uses import VolumeUses, in_words, kill
 
 MOUNT_TIMEOUT_S = 60.0
 FREE_TIMEOUT_S = 10.0
 # Of one container: the kernel's memory for them is counted for nobody.
 MOST_MOUNTS = 256
 _PAUSE_S = 0.01
-# Of a container's mounts only these can be of a volume: its root cannot mount them from anything else.
-_TYPES = frozenset({"ext4", "btrfs", "xfs", *READ_ONLY})
 _ENDED = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
 
 
@@ -96,6 +92,7 @@ class VolumeMounts:
     def __init__(self, host: Host, held: RunningContainers, frame: Path) -> None:
         self._host, self._held, self._frame = host, held, frame
         self._devices = VolumeDevices(host.state_dir)
+        self.uses = VolumeUses(host, self._devices)
         self.opening = VolumeOpening(host.volume_files, self._devices, host.database)
 
     # -- mount
@@ -172,7 +169,7 @@ class VolumeMounts:
             await self._unmount_all(container, mounted, device)
         else:
             await self._unmount_one(container, mounted, device)
-        await self.until_free(file)
+        await self.until_free(file, [container])
 
     async def _unmount_one(self, container: RunningContainer, mounted: Mounted, device: str) -> None:
         path = mounted.point
@@ -195,17 +192,20 @@ class VolumeMounts:
 
     def _file_of(self, mounted: Mounted) -> Path | None:
         """The file of the volume that is mounted; None if it is of none."""
-        return self._devices.file_of(mounted.source) if mounted.fstype in _TYPES else None
+        return self._devices.file_of(mounted.source) if mounted.fstype in FILESYSTEMS else None
 
-    async def until_free(self, file: Path) -> None:
-        """Until the kernel has nothing of it any more, unless it is mounted elsewhere. Raises FailedPrecondition."""
-        await to_end(self._wait_free, file)
+    async def until_free(self, file: Path, among: Collection[RunningContainer] = ()) -> None:
+        """Until the kernel has nothing of it any more, unless it is mounted elsewhere.
 
-    def _wait_free(self, file: Path) -> None:
+        Raises FailedPrecondition, with whoever of these containers uses it still.
+        """
+        await to_end(self._wait_free, file, among)
+
+    def _wait_free(self, file: Path, among: Collection[RunningContainer]) -> None:
         deadline = time.monotonic() + FREE_TIMEOUT_S
         while self._is_lingering(file):
             if time.monotonic() > deadline:
-                raise lingers()
+                raise lingers(in_words(self.uses.of(file, among)))
             time.sleep(_PAUSE_S)
 
     def _is_lingering(self, file: Path) -> bool:
@@ -256,13 +256,17 @@ class VolumeMounts:
         """Where it is, in words. Blocks."""
         return [place(one) for one in self._attachments([row])[row.id]]
 
+    def users(self, row: VolumeRow) -> Sequence[str]:
+        """Who uses it though it is nowhere, in words. Blocks."""
+        return in_words(self.uses.of(self._host.volume_files.path(row), self._held.all().values()))
+
     def _attachments(self, rows: Sequence[VolumeRow]) -> Mapping[int, Sequence[Attachment]]:
         devices = self._devices.mountable(rows)
         found: dict[int, list[Attachment]] = {row.id: [] for row in rows}
         if devices:
             for container in self._held.all().values():
                 for mounted in mounts_in(container):
-                    if mounted.source in devices and mounted.fstype in _TYPES:
+                    if mounted.source in devices and mounted.fstype in FILESYSTEMS:
                         row, label = devices[mounted.source]
                         one = Attachment(container.id, mounted.point, label, mounted.read_only)
                         found[row.id].append(self._with_use(one, row, mounted.source))
@@ -332,15 +336,3 @@ def mounts_in(container: RunningContainer) -> Iterator[Mounted]:
     except OSError as failure:
         if failure.errno not in _ENDED:
             raise
-
-
-def kill(container: RunningContainer, pids: Collection[int]) -> None:
-    """SIGKILL to these processes of a container. A pid that is another's by now is none of it."""
-    with ExitStack() as stack:
-        pidfds = {}
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                pidfds[pid] = pidfd_open(pid)
-                stack.callback(os.close, pidfds[pid])
-        for pid in pidfds.keys() & set(container.cgroup.pids()):
-            pidfd_send_signal(pidfds[pid], signal.SIGKILL)

@@ -8,6 +8,7 @@ wait with it: then the file comes first, and the record after it. Every other vo
 recovery removes strangers; what files are made of is `sysproc.volume_files`.
 """
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -22,7 +23,7 @@ from sysproc.storage import volumes as recorded
 from sysproc.storage.quotas import Asker
 from sysproc.storage.requests import RequestKey
 from sysproc.storage.volumes import NewVolume, VolumeRow
-from sysproc.to_end import to_end
+from sysproc.to_end import outlasted, to_end
 
 # Ten times what it takes.
 PATIENCE_S = 0.02
@@ -48,18 +49,24 @@ async def create_quickly(host: Host, new: NewVolume, asker: Asker, request: Requ
     try:
         with suppress(TooSlow):
             return await record(lambda: in_time(made))
-        await to_end(wait, [made])
+        await settled(made)
         return await record(made.result)
     except BaseException:
-        await to_end(wait, [made])
+        await settled(made)
         if await host.database.read(lambda c: recorded.by_id(c, new.id)) is None:
             await to_end(host.volume_files.remove, new)
         raise
 
 
+async def settled(made: "Future[None]") -> None:
+    """Until it is made, or failed; no thread waits for it."""
+    await outlasted(asyncio.wait([asyncio.wrap_future(made)]))
+
+
 def in_time(made: "Future[None]") -> None:
     """Wait for the file, but not for long. Raises TooSlow, or why it could not be made."""
-    if wait([made], timeout=PATIENCE_S).not_done:
+    begun = made.running() or made.done()
+    if not begun or wait([made], timeout=PATIENCE_S).not_done:
         raise TooSlow
     made.result()
 

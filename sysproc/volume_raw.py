@@ -26,8 +26,9 @@ from sysproc.storage import volumes as recorded
 from sysproc.storage.volumes import FOREIGN, NONE, READY, VolumeRow
 from sysproc.storage.vsf.gpt import Partition, read_gpt
 from sysproc.to_end import to_end
-from sysproc.volume_mounts import FREE_TIMEOUT_S, filesystem_at, kill, node_name
+from sysproc.volume_mounts import FREE_TIMEOUT_S, filesystem_at, node_name
 from sysproc.volume_refusals import check_below, lingers
+from sysproc.volume_uses import kill
 
 _PAUSE_S = 0.01
 

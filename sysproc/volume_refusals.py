@@ -188,12 +188,14 @@ def not_mounted(path: bytes) -> NotFound:
     )
 
 
-def lingers() -> FailedPrecondition:
-    """It is mounted nowhere, and yet in use."""
+def lingers(users: Sequence[str] = ()) -> FailedPrecondition:
+    """It is mounted nowhere, and yet in use. users: by whom, as far as that is known."""
+    whom = "; ".join(users[:10]) or "a file that a process has open, or sends, since it was there"
     return FailedPrecondition(
-        "The volume is unmounted, but something still holds it: a file that a process has open since it was there.",
+        f"The volume is unmounted, but something still holds it: {whom}.",
         resolution="End that process, or stop the container.",
         reason="VOLUME_LINGERS",
+        metadata={"users": "\n".join(users[:100])},
     )
 
 

@@ -77,7 +77,7 @@ def loops_backed_by(path: Path) -> list[str]:
 
 def loop_backing_file(device: str) -> str | None:
     """The path of a device's file (sysfs, `loop/backing_file`); None if it was freed just now."""
-    return block_attribute(device, "loop/backing_file")
+    return block_attribute(device, "loop/backing_file") or None
 
 
 def loop_offset(device: str) -> int | None:

@@ -229,7 +229,7 @@ def make_parts(
     volumes = Volumes(host, tasks)
     lifetimes = Lifetimes(host, containers)
     mounts = VolumeMounts(host, containers.life.held, settings.runtime_dir / FRAME_NAME)
-    host.volume_files.places = mounts.places
+    host.volume_files.places, host.volume_files.users = mounts.places, mounts.users
     checks, packing = VolumeChecks(host), VolumePacking(host, volumes)
     watch = VolumeWatch(host, tasks)
     mounts.opening.on_opened = watch.opened

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(900)
 FAILPOINTS = all_failpoints()
 # There the process sees the container's files only: it cannot touch ours. The other actions work.
 NO_FILES = {"inside.after_pivot": ["containers"], "volumes.attach.before_move": ["mounts"]}
-OF_ALL_KINDS = ("jobs.", "launcher.", "storage.")
+OF_ALL_KINDS = ("jobs.", "launcher.", "storage.", "volumes.make.")
 
 
 @dataclass

@@ -73,3 +73,31 @@ def test_the_command_says_how_it_is_mounted(client: Client, sysproc: Sysproc, bo
         assert b"dm-crypt" in refused.stderr and b"Leave direct I/O out" in refused.stderr
         assert sysproc(*mount, "--exclusive", input=SECRET.encode()).returncode == 0
         assert b"rw,exclusive" in sysproc("volume", "inspect", "data").stdout
+
+
+TRICKS = {
+    "a namespace": "unshare -m sh -c 'sleep 1000' >/dev/null 2>&1 & sleep 0.3; umount /data",
+    "a namespace of other users": "unshare -Umr sh -c 'sleep 1000' >/dev/null 2>&1 & sleep 0.3; umount /data",
+    "a file": "sleep 1000 <>/data/file >/dev/null 2>&1 & sleep 0.3; umount -l /data",
+    "a directory": "cd /data; sleep 1000 >/dev/null 2>&1 & sleep 0.3; umount -l /data",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize("fs", ["ext4", "btrfs"])
+def test_who_uses_it_where_nobody_sees_it_is_named_and_keeps_nobody_from_locking_it(
+    client: Client, daemon: RunningDaemon, box: Container, fs: str, trick: str
+) -> None:
+    data = client.volumes.create("data", size="160M", fs=fs, encrypt="fs", secret=SECRET)
+    data.mount(box, "/data", secret=SECRET)
+    says(box, "echo kept >/data/file")
+    says(box, TRICKS[trick])
+    assert data.refresh().attached_to == [] and data.unlocked
+    for refused in (data.lock, data.delete):
+        with pytest.raises(FailedPrecondition, match=r"sleep \(\d+\) in") as used:
+            refused()
+        assert used.value.reason == "VOLUME_IN_USE"
+    data.lock(force=True)
+    assert not data.refresh().unlocked
+    data.mount(box, "/data", secret=SECRET)
+    assert says(box, "cat /data/file") == b"kept\n"

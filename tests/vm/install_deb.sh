@@ -44,7 +44,7 @@ sysproc mount web safe /srv/safe --passphrase-file secret
 sysproc exec web -- sh -c 'echo kept >/srv/safe/file'
 grep ' /srv/safe ' "/proc/$work/mounts" | grep '^/dev/dm-'
 sysproc volume lock safe --owner web --force
-test -z "$(ls -A /sys/block/dm-0 2>/dev/null)"
+until test ! -e /sys/block/dm-0; do sleep 0.2; done
 echo wrong >other
 if sysproc mount web safe /srv/safe --passphrase-file other; then exit 1; fi
 sysproc mount web safe /srv/safe --passphrase-file secret
@@ -86,4 +86,4 @@ for path in /var/lib/sysproc /run/sysproc /run/sysproc-uids /etc/sysproc /usr/li
     test ! -e "$path" -a ! -L "$path"
 done
 test -z "$(find /sys/fs/cgroup -maxdepth 1 -name 'sysproc*')"
-test -z "$(find /sys/block -name 'dm-*')"
+until test -z "$(find /sys/block -name 'dm-*')"; do sleep 0.2; done

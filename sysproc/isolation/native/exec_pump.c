@@ -285,10 +285,10 @@ static void feed(void)
 static bool signal_foreground(int number)
 {
 	pid_t group = 0, envoy;
-	int nobody = 1;
+	int ended = 0;
 
 	if (step_inside() < 0)
-		return false;
+		return true;
 	envoy = fork();
 	if (envoy && step_outside() < 0)
 		_exit(1);
@@ -297,9 +297,9 @@ static bool signal_foreground(int number)
 			kill(-group, number);
 		_exit(group <= 0);
 	}
-	while (envoy > 0 && waitpid(envoy, &nobody, 0) < 0 && errno == EINTR)
+	while (envoy > 0 && waitpid(envoy, &ended, 0) < 0 && errno == EINTR)
 		;
-	return !nobody;
+	return !(WIFEXITED(ended) && WEXITSTATUS(ended) == 1);
 }
 
 static void send_signals(void)

@@ -20,6 +20,9 @@ from sysproc.linux.files import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 # What a process that has just ended answers, or a kernel thread that has none of it.
 _GONE = (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EACCES)
 
+# Of a container's mounts only these can be of a volume: its root cannot mount them from anything else.
+FILESYSTEMS = frozenset({"ext4", "btrfs", "xfs", "erofs", "squashfs"})
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -45,6 +48,18 @@ def holders(pids: Iterable[int], devices: Collection[str]) -> Iterator[Holder]:
             yield from _files(pid, devices)
         with _unless_gone():
             yield from _programs(pid, devices)
+
+
+def devices_of(pids: Iterable[int], sources: Collection[str]) -> frozenset[str]:
+    """The devices ("major:minor") that mounts from these block devices have, where these processes are. Blocks."""
+    seen, found = set[int](), set[str]()
+    for pid in pids:
+        with _unless_gone():
+            namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+            if namespace not in seen:
+                seen.add(namespace)
+                found |= {one.device for one in mounts_of(pid) if one.source in sources and one.fstype in FILESYSTEMS}
+    return frozenset(found)
 
 
 def _mounts(pid: int, devices: Collection[str], seen: set[int]) -> Iterator[Holder]:
