@@ -110,9 +110,9 @@ class VolumeResize:
         """
         kind, path = row.filesystems[-1].type, self._files.path(row)
         if row.encryption != NONE:
-            raise never_smaller(row, "an encrypted volume")
+            raise never_smaller(row, "that of encrypted ones is not implemented")
         if kind not in SHRINK:
-            raise never_smaller(row, f"a filesystem of type {kind}")
+            raise never_smaller(row, f"a filesystem of type {kind} cannot")
         with unnamed_file(path.parent) as fd:
             last, size = await to_end(copy_for_shrinking, path, fd, size_bytes)
             if size <= 0:
@@ -159,10 +159,10 @@ def cut(fd: int, size_bytes: int) -> None:
     write_gpt(fd, gpt)
 
 
-def never_smaller(row: VolumeRow, what: str) -> FailedPrecondition:
+def never_smaller(row: VolumeRow, why: str) -> FailedPrecondition:
     """Its filesystem cannot be shrunk by anybody, or not by us."""
     return FailedPrecondition(
-        f"The volume {row.name} cannot become smaller: {what} cannot.",
+        f"The volume {row.name} cannot become smaller: {why}.",
         resolution="Create a smaller volume, and copy what is in this one.",
         reason="CANNOT_SHRINK",
         metadata={"volume": row.name},
