@@ -111,6 +111,29 @@ def test_a_run_that_is_interrupted_while_it_creates_leaves_nothing(
     assert client.list() == []
 
 
+@pytest.mark.parametrize(
+    ("line", "failpoint"),
+    [
+        ("create --name web", "containers.create.after_intention"),
+        ("volume create data --size 16M", "volumes.create.after_intention"),
+    ],
+)
+def test_what_is_interrupted_while_it_is_made_is_made_and_said(
+    start: Start, daemon: RunningDaemon, client: Client, line: str, failpoint: str
+) -> None:
+    marker = daemon.directory / "blocked"
+    daemon.restart(environment={"SYSPROC_FAILPOINTS": f"{failpoint}=1*block({marker})"})
+    process = start(*line.split())
+    wait_until(marker.exists, "it is being made")
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: signal_is_taken(process.pid, signal.SIGINT), "the command has it")
+    marker.unlink()
+    out, err = process.communicate(timeout=PATIENCE_S)
+    made = [box.id for box in client.list()] + [volume.name for volume in client.volumes.list()]
+    assert (process.returncode, [out.decode().strip()]) == (128 + signal.SIGINT, made)
+    assert b"was made all the same" in err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminal_session_that_is_terminated_takes_its_shell_along(
     start: Start, box: Container, number: signal.Signals

@@ -25,12 +25,14 @@ refs = click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.pass_obj
 def create_command(options: Options, /, no_start: bool, **wanted: Any) -> None:
     """Make a container and start it; prints its id."""
-    with options.connect() as client:
+    from sysproc_client.cli.interrupts import finishing
+
+    with options.connect() as client, finishing("the container"):
         box = client.create(**wanted, start=not no_start)
-    if options.for_programs:
-        print_document(options.output, as_json(box))
-    else:
-        click.echo(box.id)
+        if options.for_programs:
+            print_document(options.output, as_json(box))
+        else:
+            click.echo(box.id)
 
 
 @click.command("list")

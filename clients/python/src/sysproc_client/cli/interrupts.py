@@ -45,6 +45,22 @@ def held_back() -> Iterator[None]:
 
 
 @contextmanager
+def finishing(what: str) -> Iterator[None]:
+    """As `held_back`, while something is made that stays; who has interrupted it is told that it is there, or may be.
+
+    what: its name in a sentence, as "the container".
+    """
+    made = False
+    try:
+        with held_back():
+            yield
+            made = True
+    except click.exceptions.Exit:
+        click.echo(f"sysproc: Interrupted; {what} {'was' if made else 'may be'} made all the same.", err=True)
+        raise
+
+
+@contextmanager
 def unwinding() -> Iterator[None]:
     """They unwind, so that everything is put back and destroyed."""
 

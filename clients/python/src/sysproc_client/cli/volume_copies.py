@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from sysproc_client.cli.main import Options
-from sysproc_client.cli.output import print_document
-from sysproc_client.cli.volumes import on_destroy_option, overcommit_option, owner_option, volume_command, volume_json
+from sysproc_client.cli.volumes import echo_volume, on_destroy_option, overcommit_option, owner_option, volume_command
 
 
 @volume_command.command("clone")
@@ -39,11 +38,10 @@ def snapshot_volume(options: Options, /, name: str, copy: str, **wanted: Any) ->
 
 def copy_volume(options: Options, name: str, copy: str, verb: str, owner: str | None, **wanted: Any) -> None:
     """A clone or a snapshot."""
+    from sysproc_client.cli.interrupts import finishing
+
     above, _, own = copy.rpartition("/")
     with options.connect() as client:
         volume = client.volumes.get(name, owner=owner)
-        made = getattr(volume, verb)(own, owner=above or None, **wanted)
-    if options.for_programs:
-        print_document(options.output, volume_json(made))
-    else:
-        click.echo(made.name)
+        with finishing(f"the {verb}"):
+            echo_volume(options, getattr(volume, verb)(own, owner=above or None, **wanted))

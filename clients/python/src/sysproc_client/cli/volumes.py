@@ -95,6 +95,8 @@ def parts(context: click.Context, parameter: click.Parameter, values: tuple[str,
 @click.pass_obj
 def create_volume(options: Options, /, name: str, fstype: str | None, source: str | None, **wanted: Any) -> None:
     """Make a volume, formatted and empty; erofs and squashfs: read-only, of what is --from. Prints its name."""
+    from sysproc_client.cli.interrupts import finishing
+
     if source is not None or fstype in PACKED_TYPES:
         echo_volume(options, packed_volume(options, name, fstype or "", source, wanted))
         return
@@ -107,9 +109,8 @@ def create_volume(options: Options, /, name: str, fstype: str | None, source: st
         secret = typed(NEW, twice=True)
     if secret is not None and not encrypt:
         raise click.UsageError("A passphrase is for encrypted volumes: --encrypt fs, or --encrypt whole.")
-    with options.connect() as client:
-        volume = client.volumes.create(name, fs=fstype or "", encrypt=encrypt, secret=secret, **wanted)
-    echo_volume(options, volume)
+    with options.connect() as client, finishing("the volume"):
+        echo_volume(options, client.volumes.create(name, fs=fstype or "", encrypt=encrypt, secret=secret, **wanted))
 
 
 def echo_volume(options: Options, volume: "Volume") -> None:
