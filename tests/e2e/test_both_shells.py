@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sysproc_client import FailedPrecondition, InvalidArgument, NotFound, TimedOut, Unavailable
+from sysproc_client import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TimedOut, Unavailable
 from sysproc_client._core.exec_machine import STDIN_WINDOW
 from sysproc_client.aio import AsyncClient
 from tests.archives import Archive
@@ -80,6 +80,15 @@ async def test_a_block_may_destroy_by_itself_what_it_has_made(c: Any) -> None:
     async with c.create() as box:
         assert await box.destroy() == [box.id]
     assert await c.list() == []
+
+
+async def test_what_is_only_checked_is_not_made(c: Any) -> None:
+    async with c.create(name="web", memory="64M", validate_only=True) as would:
+        assert (would.id, would.name, would.message.limits.memory_bytes) == ("", "web", 64 << 20)
+    assert await c.list() == []
+    async with c.create(name="web"):
+        with pytest.raises(AlreadyExists):
+            await c.create(name="web", validate_only=True)
 
 
 async def test_a_tree_has_all_containers_where_they_belong(c: Any) -> None:

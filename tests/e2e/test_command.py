@@ -51,6 +51,17 @@ def test_what_people_read_names_everything(sysproc: Sysproc) -> None:
     assert "init" in sysproc("ps", "web").stdout.decode()
 
 
+def test_a_dry_run_of_create_only_checks(sysproc: Sysproc, client: Client) -> None:
+    done = sysproc("create", "--name", "web", "--memory", "64M", "--dry-run")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    told = json.loads(sysproc("create", "--name", "web", "--memory", "64M", "--dry-run", "-o", "json").stdout)
+    assert (told["id"], told["name"], told["limits"]["memory_bytes"], told["created"]) == (None, "web", 64 << 20, None)
+    assert client.list() == []
+    made(sysproc, "--name", "web")
+    refused = sysproc("create", "--name", "web", "--dry-run")
+    assert refused.returncode == 1 and b"web" in refused.stderr
+
+
 def test_verbs_change_the_state_and_can_be_repeated(sysproc: Sysproc) -> None:
     box = made(sysproc)
     for verb, state in (("freeze", "frozen"), ("thaw", "running"), ("stop", "stopped"), ("start", "running")):

@@ -105,14 +105,15 @@ class Client:
         api_users: Literal["all"] | Sequence[int] = (),
         delegate: bool = False,
         start: bool = True,
+        validate_only: bool = False,
         request_id: str | None = None,
     ) -> Container:
         """Make a container and start it. Sizes are bytes or `256M`; cpus 0.5 is half a processor; times in seconds.
 
         descendants, depth, storage: what all below may have together. ttl, idle_timeout: when it is destroyed by
         itself. api_users: uids inside that have authority besides root, or `all`. delegate: its root divides its
-        part of the cgroups. Safe to repeat with the same request_id (a UUID). As a context manager it is destroyed at
-        the end.
+        part of the cgroups. validate_only: it is only checked; what would be made comes back, without an id. Safe to
+        repeat with the same request_id (a UUID). As a context manager it is destroyed at the end.
 
         Raises InvalidArgument, NotFound (the image, the parent), AlreadyExists (the name), PermissionDenied,
         FailedPrecondition (the parent does not live), LimitExceeded (of one above, or the disk; metadata: which).
@@ -140,6 +141,7 @@ class Client:
             delegate=delegate,
             overcommit=overcommit,
             start=start,
+            validate_only=validate_only,
             request_id=request_id,
         )
         return Container(self, self._call(self._containers.CreateContainer, request).container)

@@ -40,6 +40,8 @@ class Container(ContainerFacts):
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if not self._is_made:
+            return
         try:
             self.destroy()
         except NotFound:

@@ -28,8 +28,8 @@ class ContainerFacts:
 
     @property
     def id(self) -> str:
-        """16 hex digits."""
-        return to_hex(self.message.id)
+        """16 hex digits; empty where it is not known, as of one that was not made."""
+        return to_hex(self.message.id) if self.message.id else ""
 
     @property
     def parent_id(self) -> str:
@@ -55,6 +55,11 @@ class ContainerFacts:
     def ref(self) -> ContainerRef:
         """How requests name it."""
         return self._ref or ContainerRef(id=self.message.id)
+
+    @property
+    def _is_made(self) -> bool:
+        """False of one that was only checked."""
+        return bool(self._ref or self.message.id)
 
 
 def as_datetime(timestamp: Timestamp) -> datetime:

@@ -87,6 +87,7 @@ def create_request(
     delegate: object,
     overcommit: object,
     start: object,
+    validate_only: object,
     request_id: object,
 ) -> service.CreateContainerRequest:
     """Of a container."""
@@ -107,6 +108,7 @@ def create_request(
         parent=None if parent is None else container_ref(parent),
         container=wanted,
         stopped=not start,
+        validate_only=bool(validate_only),
         overcommit=bool(overcommit),
         request_id=text(request_id or str(uuid.uuid4()), "request_id"),
     )

@@ -104,14 +104,15 @@ class AsyncClient:
         api_users: Literal["all"] | Sequence[int] = (),
         delegate: bool = False,
         start: bool = True,
+        validate_only: bool = False,
         request_id: str | None = None,
     ) -> Made[AsyncContainer]:
         """Make a container and start it. Sizes are bytes or `256M`; cpus 0.5 is half a processor; times in seconds.
 
         descendants, depth, storage: what all below may have together. ttl, idle_timeout: when it is destroyed by
         itself. api_users: uids inside that have authority besides root, or `all`. delegate: its root divides its
-        part of the cgroups. Safe to repeat with the same request_id (a UUID). As a context manager it is destroyed at
-        the end.
+        part of the cgroups. validate_only: it is only checked; what would be made comes back, without an id. Safe to
+        repeat with the same request_id (a UUID). As a context manager it is destroyed at the end.
 
         Raises InvalidArgument, NotFound (the image, the parent), AlreadyExists (the name), PermissionDenied,
         FailedPrecondition (the parent does not live), LimitExceeded (of one above, or the disk; metadata: which).
@@ -139,6 +140,7 @@ class AsyncClient:
             delegate=delegate,
             overcommit=overcommit,
             start=start,
+            validate_only=validate_only,
             request_id=request_id,
         )
         return Made(lambda: self._create(request, is_ours=request_id is None))
@@ -147,7 +149,7 @@ class AsyncClient:
         try:
             answer = await self._call(self._connection.stubs.containers.CreateContainer, request)
         except asyncio.CancelledError:
-            if is_ours:
+            if is_ours and not request.validate_only:
                 await to_end(self._uncreate(request))
             raise
         return AsyncContainer(self, answer.container)

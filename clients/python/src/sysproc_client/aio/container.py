@@ -49,6 +49,8 @@ class AsyncContainer(ContainerFacts):
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if not self._is_made:
+            return
         try:
             await to_end(self.destroy())
         except NotFound:

@@ -22,17 +22,31 @@ refs = click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.command("create")
 @creation_options
 @click.option("--no-start", is_flag=True, help="Leave it stopped.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only check whether it could be made; with -o json, prints what it would be."
+)
 @click.pass_obj
-def create_command(options: Options, /, no_start: bool, **wanted: Any) -> None:
+def create_command(options: Options, /, no_start: bool, dry_run: bool, **wanted: Any) -> None:
     """Make a container and start it; prints its id."""
     from sysproc_client.cli.interrupts import finishing
 
+    if dry_run:
+        check_only(options, no_start, wanted)
+        return
     with options.connect() as client, finishing("the container"):
         box = client.create(**wanted, start=not no_start)
         if options.for_programs:
             print_document(options.output, as_json(box))
         else:
             click.echo(box.id)
+
+
+def check_only(options: Options, no_start: bool, wanted: Mapping[str, Any]) -> None:
+    """Whether it could be made; what it has only once it is made is null for programs."""
+    with options.connect() as client:
+        box = client.create(**wanted, start=not no_start, validate_only=True)
+    if options.for_programs and options.output != "name":
+        print_document(options.output, {**as_json(box), "id": None, "state": None, "created": None})
 
 
 @click.command("list")

@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "create": (
         "sysproc create --name web --memory 256M --cpus 0.5",
         "sysproc create --parent web --name worker --ttl 15m -o json",
+        "sysproc create --name web --size 20G --dry-run",
     ),
     "list": ("sysproc list -o wide", "sysproc list --label team=a -o name"),
     "tree": ("sysproc tree",),
