@@ -3,11 +3,13 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from sysproc_client import Client, Container, Process, Volume
+import sysproc_client
+from sysproc_client import Client, Container, Process, Volume, aio
 from sysproc_client.aio.client import AsyncClient
 from sysproc_client.aio.container import AsyncContainer
 from sysproc_client.aio.ending import AsyncEnding
@@ -83,6 +85,17 @@ def shared() -> Iterator[tuple[str, Any, Any]]:
 @pytest.mark.parametrize(("sync", "later"), PAIRS)
 def test_neither_shell_has_what_the_other_has_not(sync: type, later: type) -> None:
     assert sorted(comparable(sync)) == sorted(comparable(later))
+
+
+def test_both_packages_offer_the_same_kinds() -> None:
+    """What is not of either shell, as results and errors, is in the package of the sync one only."""
+    of_shells = {kind.__name__ for pair in PAIRS for kind in pair}
+    assert {f"Async{name}" for name in of_shells & {*sysproc_client.__all__}} == {*aio.__all__}
+
+
+@pytest.mark.parametrize("package", [sysproc_client, aio])
+def test_whatever_a_package_offers_is_there(package: ModuleType) -> None:
+    assert [name for name in package.__all__ if getattr(package, name).__name__ != name] == []
 
 
 @pytest.mark.parametrize(("sync", "later"), PAIRS)

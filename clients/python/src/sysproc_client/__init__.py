@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from sysproc_client.container import Container
     from sysproc_client.process import Process
     from sysproc_client.tls import Tls
+    from sysproc_client.volume_mounts import Mount
     from sysproc_client.volumes import Volume
 
 _WHERE = {
     "Client": "sysproc_client.client",
     "Container": "sysproc_client.container",
+    "Mount": "sysproc_client.volume_mounts",
     "Process": "sysproc_client.process",
     "Result": "sysproc_client._core.results",
     "Tls": "sysproc_client.tls",
@@ -78,6 +80,7 @@ __all__ = [
     "InternalError",
     "InvalidArgument",
     "LimitExceeded",
+    "Mount",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
