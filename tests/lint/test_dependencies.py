@@ -9,7 +9,9 @@ import tomllib
 from importlib.metadata import packages_distributions
 
 import pytest
+from packaging.requirements import Requirement
 
+from sysproc_client.version import VERSION
 from tests.lint.sources import ROOT, below
 
 # What a distribution needs without importing it: click's terminal tables and the like would stand here.
@@ -59,3 +61,9 @@ def test_what_is_imported_is_declared_and_the_other_way_round(project: str, tree
     own = {"sysproc-client"} if project == "clients/python" else set()
     assert imported - own - declared(project) == set()
     assert declared(project) - imported - by_stubs - NOT_IMPORTED == set()
+
+
+def test_the_client_of_this_tree_is_one_that_the_server_takes() -> None:
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = next(one for one in map(Requirement, dependencies) if one.name == "sysproc-client")
+    assert wanted.specifier.contains(VERSION, prereleases=True)
