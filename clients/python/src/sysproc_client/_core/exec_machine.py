@@ -25,6 +25,7 @@ from nightos.sysproc.v1.container_pb2 import ExitStatus
 from nightos.sysproc.v1.process_service_pb2 import ExecRequest, ExecResponse, WindowSize
 from sysproc_client._core.errors import AlreadyExists, NotFound, SysprocError
 from sysproc_client._core.retry import Fate
+from sysproc_client._core.values import count
 
 STDIN_CHUNK = 64 * 1024
 # So much input may be on its way before the service has accepted it; more waits in the caller.
@@ -164,12 +165,13 @@ class ExecMachine:
         self._input_closed = True
 
     def resize(self, rows: int, columns: int) -> None:
-        """Another size of the terminal."""
-        self._control.append(ExecRequest(resize=WindowSize(rows=rows, columns=columns)))
+        """Another size of the terminal. Raises InvalidArgument."""
+        size = WindowSize(rows=count(rows, "rows"), columns=count(columns, "columns"))
+        self._control.append(ExecRequest(resize=size))
 
     def signal(self, number: int) -> None:
-        """A signal for the process."""
-        self._control.append(ExecRequest(signal=ExecRequest.Signal(number=number)))
+        """A signal for the process. Raises InvalidArgument."""
+        self._control.append(ExecRequest(signal=ExecRequest.Signal(number=count(number, "a signal"))))
 
     @property
     def input_full(self) -> bool:
