@@ -37,8 +37,9 @@ class AsyncClient:
     """A service of sysproc. endpoint: `unix:///path` or `tcp://host:port`; else $SYSPROC_ENDPOINT or the host's own.
 
     tls: the files for tcp://; absent: those that $SYSPROC_TLS_CA, $SYSPROC_TLS_CERT and $SYSPROC_TLS_KEY name.
-    timeout: seconds until a call that is not answered raises TimedOut; None: no end. patience: seconds that a service
-    which died in the middle of something may take to come back. on_away: is told the endpoint when that takes long.
+    timeout: seconds until a call that is not answered raises TimedOut; None: no end. Processes, destroy, imports,
+    exports and checks are streams, and take as long as they take. patience: seconds that a service which died in the
+    middle of something may take to come back. on_away: is told the endpoint when that takes long.
 
     Every call raises Unavailable (nobody answers there, or the answer was lost), TimedOut and PermissionDenied besides
     what its own description says: all are SysprocError, with `reason`, `resolution` and `metadata`.
