@@ -131,22 +131,30 @@ class Container(ContainerFacts):
         return self._now(self._client._call(self._client._containers.GetContainer, request).container)
 
     def start(self) -> "Container":
-        """Start it, if it is stopped. Raises FailedPrecondition (one above does not run), LimitExceeded."""
+        """Start it, if it is stopped.
+
+        Raises NotFound, FailedPrecondition (one above does not run; it is frozen, has failed, or cannot be started from
+        its root), LimitExceeded.
+        """
         request = service.StartContainerRequest(container=self.ref)
         return self._now(self._client._call(self._client._containers.StartContainer, request).container)
 
     def stop(self, grace: float | None = None) -> "Container":
-        """Stop it; its processes have `grace` seconds (10 if not said). Raises FailedPrecondition."""
+        """Stop it, if it is not stopped; its processes have `grace` seconds (10 if not said).
+
+        Raises InvalidArgument, NotFound, FailedPrecondition (it is being made or destroyed, or has failed),
+        InternalError (a process is stuck in the kernel).
+        """
         stop = self._client._containers.StopContainer
         return self._now(self._client._call(stop, requests.stop_request(self.ref, grace), more_s=grace or 0).container)
 
     def freeze(self) -> "Container":
-        """Suspend all its processes, and those below it. Raises FailedPrecondition (it does not run)."""
+        """Suspend all its processes, and those below it. Raises NotFound, FailedPrecondition (it does not run)."""
         request = service.FreezeContainerRequest(container=self.ref)
         return self._now(self._client._call(self._client._containers.FreezeContainer, request).container)
 
     def thaw(self) -> "Container":
-        """Let it go on. Raises FailedPrecondition."""
+        """Let it go on. Raises NotFound, FailedPrecondition (it is neither frozen nor running)."""
         request = service.ThawContainerRequest(container=self.ref)
         return self._now(self._client._call(self._client._containers.ThawContainer, request).container)
 
@@ -167,7 +175,8 @@ class Container(ContainerFacts):
     ) -> "Container":
         """Change limits, lifetimes (in seconds, ttl from now on) and labels; `clear` names what to lift of these.
 
-        Raises FailedPrecondition (it uses more now), LimitExceeded (more than a container above has), Aborted (etag).
+        Raises InvalidArgument, NotFound, PermissionDenied (a container only lowers its own limits), FailedPrecondition
+        (it uses more now), LimitExceeded (more than a container above has), Aborted (etag).
         """
         request = requests.update_request(
             self.ref,
@@ -214,7 +223,7 @@ class Container(ContainerFacts):
         return list(self.destroying())
 
     def destroying(self) -> Iterator[str]:
-        """The same, each id as it goes; who stops listening does not stop it."""
+        """The same, each id as it goes; who stops listening does not stop it. Raises what `destroy` raises."""
         return self._destroy(validate_only=False)
 
     def _destroy(self, *, validate_only: bool) -> Iterator[str]:

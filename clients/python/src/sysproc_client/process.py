@@ -132,11 +132,17 @@ class Process:
         self._do(lambda machine: machine.write(data))
 
     def resize(self, rows: int, columns: int) -> None:
-        """Tell its terminal another size."""
+        """Tell its terminal another size; without one nothing happens. Raises InvalidArgument.
+
+        It does not wait: what the service has against it is raised to who reads.
+        """
         self._do(lambda machine: machine.resize(rows, columns))
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it a signal, 1 to 64; nothing happens after its end. Raises InvalidArgument.
+
+        It does not wait: what the service has against it is raised to who reads.
+        """
         self._do(lambda machine: machine.signal(number))
 
     def end_by(self, signals: Sequence[int], after: float = 0) -> Ending:

@@ -49,7 +49,10 @@ class Copied(VolumeFacts):
         overcommit: bool = False,
         request_id: str | None = None,
     ) -> "Volume":
-        """The same, and it can only be read, for ever."""
+        """The same, and it can only be read, for ever.
+
+        Raises AlreadyExists (the name), FailedPrecondition (in use as a raw disk, damaged), LimitExceeded.
+        """
         asked = requests.copy_fields(
             self.ref, name, owner=owner, on_destroy=on_destroy, overcommit=overcommit, request_id=request_id
         )

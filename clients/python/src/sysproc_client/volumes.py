@@ -64,7 +64,7 @@ class Volume(Copied):
             return  # it is gone already
 
     def refresh(self) -> "Volume":
-        """Read it again."""
+        """Read it again. Raises NotFound."""
         self.message = self._volumes._get(self.ref)
         return self
 
@@ -79,20 +79,31 @@ class Volume(Copied):
     def lock(self, *, force: bool = False) -> None:
         """Lock it, if it is encrypted: afterwards it is mounted nowhere, and its key nowhere in memory.
 
-        force: unmount it everywhere, and end what uses it; otherwise FailedPrecondition says where it is mounted.
+        force: unmount it everywhere, and end what uses it. Raises FailedPrecondition (where it is mounted; it is not
+        encrypted).
         """
         self._volumes._lock(service.LockVolumeRequest(volume=self.ref, force=bool(force)))
 
     def add_key(self, secret: Secret, new: Secret) -> "Volume":
-        """Let another passphrase or key file open it, too, for who knows one. Raises PermissionDenied (a wrong one)."""
+        """Let another passphrase or key file open it, too, for who knows one.
+
+        Raises InvalidArgument (the new one is empty, or too long), PermissionDenied (a wrong one), FailedPrecondition
+        (it is not encrypted), LimitExceeded (there is no room for another).
+        """
         return self._change_keys(service.VOLUME_KEY_CHANGE_ADD, secret, new)
 
     def change_key(self, secret: Secret, new: Secret) -> "Volume":
-        """Let another passphrase or key file open it instead of this one; nothing in it is written anew."""
+        """Let another passphrase or key file open it instead of this one; nothing in it is written anew.
+
+        Raises what `add_key` raises: both are there for a moment.
+        """
         return self._change_keys(service.VOLUME_KEY_CHANGE_REPLACE, secret, new)
 
     def remove_key(self, secret: Secret, *, slot: int | None = None) -> "Volume":
-        """Let this one open it no more; or the key of this slot, which may be another. Never the last one."""
+        """Let this one open it no more; or the key of this slot, which may be another.
+
+        Raises PermissionDenied (a wrong one), NotFound (the slot), FailedPrecondition (the last one; not encrypted).
+        """
         return self._change_keys(service.VOLUME_KEY_CHANGE_REMOVE, secret, None, slot)
 
     def _change_keys(
@@ -198,6 +209,10 @@ class Volumes(CopiedVolumes):
         compress: of one of btrfs, `zstd:3`.
         owner: the container whose it will be. on_destroy: delete or reparent. Safe to repeat with the same request_id.
         encrypt: `fs`, each filesystem by itself, or `whole`, all of its file; secret: its first passphrase or key file.
+        validate_only: it is only checked; what would be made comes back.
+
+        Raises InvalidArgument, NotFound (the owner), AlreadyExists (the name), PermissionDenied, FailedPrecondition
+        (the owner does not live; a tool is missing there), LimitExceeded (of the owner, one above, or the disk).
         """
         request = requests.create_request(
             name,

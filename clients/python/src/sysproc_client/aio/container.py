@@ -140,22 +140,30 @@ class AsyncContainer(ContainerFacts):
         return await self._changed(self._client._connection.stubs.containers.GetContainer, request)
 
     async def start(self) -> "AsyncContainer":
-        """Start it, if it is stopped. Raises FailedPrecondition (one above does not run), LimitExceeded."""
+        """Start it, if it is stopped.
+
+        Raises NotFound, FailedPrecondition (one above does not run; it is frozen, has failed, or cannot be started from
+        its root), LimitExceeded.
+        """
         request = service.StartContainerRequest(container=self.ref)
         return await self._changed(self._client._connection.stubs.containers.StartContainer, request)
 
     async def stop(self, grace: float | None = None) -> "AsyncContainer":
-        """Stop it; its processes have `grace` seconds (10 if not said). Raises FailedPrecondition."""
+        """Stop it, if it is not stopped; its processes have `grace` seconds (10 if not said).
+
+        Raises InvalidArgument, NotFound, FailedPrecondition (it is being made or destroyed, or has failed),
+        InternalError (a process is stuck in the kernel).
+        """
         stop = self._client._connection.stubs.containers.StopContainer
         return await self._changed(stop, requests.stop_request(self.ref, grace), more_s=grace or 0)
 
     async def freeze(self) -> "AsyncContainer":
-        """Suspend all its processes, and those below it. Raises FailedPrecondition (it does not run)."""
+        """Suspend all its processes, and those below it. Raises NotFound, FailedPrecondition (it does not run)."""
         request = service.FreezeContainerRequest(container=self.ref)
         return await self._changed(self._client._connection.stubs.containers.FreezeContainer, request)
 
     async def thaw(self) -> "AsyncContainer":
-        """Let it go on. Raises FailedPrecondition."""
+        """Let it go on. Raises NotFound, FailedPrecondition (it is neither frozen nor running)."""
         request = service.ThawContainerRequest(container=self.ref)
         return await self._changed(self._client._connection.stubs.containers.ThawContainer, request)
 
@@ -176,7 +184,8 @@ class AsyncContainer(ContainerFacts):
     ) -> "AsyncContainer":
         """Change limits, lifetimes (in seconds, ttl from now on) and labels; `clear` names what to lift of these.
 
-        Raises FailedPrecondition (it uses more now), LimitExceeded (more than a container above has), Aborted (etag).
+        Raises InvalidArgument, NotFound, PermissionDenied (a container only lowers its own limits), FailedPrecondition
+        (it uses more now), LimitExceeded (more than a container above has), Aborted (etag).
         """
         request = requests.update_request(
             self.ref,
@@ -226,7 +235,7 @@ class AsyncContainer(ContainerFacts):
         return [one async for one in self.destroying()]
 
     def destroying(self) -> AsyncIterator[str]:
-        """The same, each id as it goes; who stops listening does not stop it."""
+        """The same, each id as it goes; who stops listening does not stop it. Raises what `destroy` raises."""
         return self._destroy(validate_only=False)
 
     def _destroy(self, *, validate_only: bool) -> AsyncGenerator[str, None]:

@@ -171,11 +171,17 @@ class AsyncProcess:
         self._do(lambda machine: machine.write(data))
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Tell its terminal another size."""
+        """Tell its terminal another size; without one nothing happens. Raises InvalidArgument.
+
+        It does not wait: what the service has against it is raised to who reads.
+        """
         self._do(lambda machine: machine.resize(rows, columns))
 
     async def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it a signal, 1 to 64; nothing happens after its end. Raises InvalidArgument.
+
+        It does not wait: what the service has against it is raised to who reads.
+        """
         self._do(lambda machine: machine.signal(number))
 
     async def end_by(self, signals: Sequence[int], after: float = 0) -> AsyncEnding:

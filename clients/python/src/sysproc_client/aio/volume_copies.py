@@ -50,7 +50,10 @@ class AsyncCopied(VolumeFacts):
         overcommit: bool = False,
         request_id: str | None = None,
     ) -> "AsyncVolume":
-        """The same, and it can only be read, for ever."""
+        """The same, and it can only be read, for ever.
+
+        Raises AlreadyExists (the name), FailedPrecondition (in use as a raw disk, damaged), LimitExceeded.
+        """
         asked = requests.copy_fields(
             self.ref, name, owner=owner, on_destroy=on_destroy, overcommit=overcommit, request_id=request_id
         )

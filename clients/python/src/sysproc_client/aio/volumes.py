@@ -62,7 +62,7 @@ class AsyncVolume(AsyncCopied):
             return  # it is gone already
 
     async def refresh(self) -> "AsyncVolume":
-        """Read it again."""
+        """Read it again. Raises NotFound."""
         self.message = await self._volumes._get(self.ref)
         return self
 
@@ -77,20 +77,31 @@ class AsyncVolume(AsyncCopied):
     async def lock(self, *, force: bool = False) -> None:
         """Lock it, if it is encrypted: afterwards it is mounted nowhere, and its key nowhere in memory.
 
-        force: unmount it everywhere, and end what uses it; otherwise FailedPrecondition says where it is mounted.
+        force: unmount it everywhere, and end what uses it. Raises FailedPrecondition (where it is mounted; it is not
+        encrypted).
         """
         await self._volumes._lock(service.LockVolumeRequest(volume=self.ref, force=bool(force)))
 
     async def add_key(self, secret: Secret, new: Secret) -> "AsyncVolume":
-        """Let another passphrase or key file open it, too, for who knows one. Raises PermissionDenied (a wrong one)."""
+        """Let another passphrase or key file open it, too, for who knows one.
+
+        Raises InvalidArgument (the new one is empty, or too long), PermissionDenied (a wrong one), FailedPrecondition
+        (it is not encrypted), LimitExceeded (there is no room for another).
+        """
         return await self._change_keys(service.VOLUME_KEY_CHANGE_ADD, secret, new)
 
     async def change_key(self, secret: Secret, new: Secret) -> "AsyncVolume":
-        """Let another passphrase or key file open it instead of this one; nothing in it is written anew."""
+        """Let another passphrase or key file open it instead of this one; nothing in it is written anew.
+
+        Raises what `add_key` raises: both are there for a moment.
+        """
         return await self._change_keys(service.VOLUME_KEY_CHANGE_REPLACE, secret, new)
 
     async def remove_key(self, secret: Secret, *, slot: int | None = None) -> "AsyncVolume":
-        """Let this one open it no more; or the key of this slot, which may be another. Never the last one."""
+        """Let this one open it no more; or the key of this slot, which may be another.
+
+        Raises PermissionDenied (a wrong one), NotFound (the slot), FailedPrecondition (the last one; not encrypted).
+        """
         return await self._change_keys(service.VOLUME_KEY_CHANGE_REMOVE, secret, None, slot)
 
     async def _change_keys(
@@ -195,6 +206,10 @@ class AsyncVolumes(AsyncCopiedVolumes):
         compress: of one of btrfs, `zstd:3`.
         owner: the container whose it will be. on_destroy: delete or reparent. Safe to repeat with the same request_id.
         encrypt: `fs`, each filesystem by itself, or `whole`, all of its file; secret: its first passphrase or key file.
+        validate_only: it is only checked; what would be made comes back.
+
+        Raises InvalidArgument, NotFound (the owner), AlreadyExists (the name), PermissionDenied, FailedPrecondition
+        (the owner does not live; a tool is missing there), LimitExceeded (of the owner, one above, or the disk).
         """
         request = requests.create_request(
             name,
