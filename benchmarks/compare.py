@@ -2,6 +2,8 @@
 
 A ratio of medians says nothing without how far it is to be trusted: each has the range in which it lies in 19 of 20
 cases (a bootstrap: the times of both are drawn again, many times). What the peers did meanwhile is the machine's share.
+Whose a contender is stands in `benchmarks.contenders`. What a run measures once only (I/O, idle containers, trees) has
+no such range: it is shown, and nothing is concluded from it.
 """
 
 import random
@@ -15,14 +17,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.contenders import is_peer
 from benchmarks.measure import Timing
 from benchmarks.results import NoResults, Results, read
 
 DRAWS = 1000
 # Less is not worth a word.
 NOTABLE = 0.05
-# Programs that are not ours: what they take is the machine's.
-PEERS = ("spawn on the host", "bwrap", "crun run", "runc run", "crun exec", "runc exec")
+# Times are kept to the microsecond: one of less is 0.
+CLOCK_STEP_MS = 0.001
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Change:
     @property
     def ratio(self) -> float:
         """More than 1 is slower."""
-        return self.after_ms / self.before_ms
+        return ratio(self.after_ms, self.before_ms)
 
     @property
     def verdict(self) -> str:
@@ -51,7 +54,7 @@ class Change:
     @property
     def is_peer(self) -> bool:
         """Whether it is not ours."""
-        return self.contender in PEERS
+        return is_peer(self.benchmark, self.contender)
 
 
 def changes(before: Results, after: Results) -> Iterator[Change]:
@@ -72,9 +75,14 @@ def all_timings(results: Results) -> Iterator[tuple[str, Sequence[Timing]]]:
 def change(benchmark: str, before: Timing, after: Timing) -> Change:
     """Of one contender."""
     chance = random.Random(0)  # the same files say the same each time
-    ratios = sorted(drawn(after, chance) / drawn(before, chance) for _ in range(DRAWS))
+    ratios = sorted(ratio(drawn(after, chance), drawn(before, chance)) for _ in range(DRAWS))
     low, high = ratios[DRAWS // 40], ratios[-1 - DRAWS // 40]
     return Change(benchmark, after.contender, before.median_ms, after.median_ms, low, high)
+
+
+def ratio(after_ms: float, before_ms: float) -> float:
+    """Of one to the other; what the clock could not see counts as its step."""
+    return max(after_ms, CLOCK_STEP_MS) / max(before_ms, CLOCK_STEP_MS)
 
 
 def drawn(timing: Timing, chance: random.Random) -> float:
@@ -89,6 +97,33 @@ def table(found: Sequence[Change]) -> Table:
         certain = f"{one.low:.2f} to {one.high:.2f}"
         figures = (f"{one.before_ms:.2f}", f"{one.after_ms:.2f}", f"{one.ratio:.2f}")
         table.add_row(one.benchmark, one.contender, *figures, certain, one.verdict)
+    return table
+
+
+def once_only(results: Results) -> Iterator[tuple[str, float]]:
+    """What a run measures once, with its unit."""
+    for job in results.io:
+        name = f"{job.job}, {'direct' if job.direct else 'buffered'}"
+        for place, figure in (("volume", job.volume), ("host", job.host), ("mount -o loop", job.loop)):
+            if figure is not None:
+                yield f"{name}, {place}, {job.unit}", figure
+    if results.memory_of_mount_kib is not None:
+        yield "a mounted volume, KiB", results.memory_of_mount_kib
+    if results.idle is not None:
+        yield f"each of {results.idle.count} idle containers, KiB", results.idle.each_kib
+    for tree in results.trees:
+        yield f"destroying a tree of {tree.count}, ms", tree.total_ms
+    if results.trees_by_hand is not None:
+        yield f"the same by hand of {results.trees_by_hand.count}, ms", results.trees_by_hand.total_ms
+
+
+def once_table(before: Results, after: Results) -> Table:
+    """What both have of it."""
+    table = Table("measured once", "before", "after", "ratio")
+    old = dict(once_only(before))
+    for name, new in dict(once_only(after)).items():
+        if old.get(name):
+            table.add_row(name, f"{old[name]:.1f}", f"{new:.1f}", f"{new / old[name]:.2f}")
     return table
 
 
@@ -114,6 +149,7 @@ def main(before: Path, after: Path, fail: bool) -> None:
         raise click.ClickException(str(failure)) from failure
     console, found = Console(), list(changes(old, new))
     console.print(table(found))
+    console.print(once_table(old, new))
     for line in other_conditions(old, new):
         console.print(line)
     if peers := [one.ratio for one in found if one.is_peer]:

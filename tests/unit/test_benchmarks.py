@@ -2,13 +2,14 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import compare, page, picture
+from benchmarks import compare, contenders, page, picture
 from benchmarks.cascade import Cascade, Floor
 from benchmarks.idle import Idle
 from benchmarks.load import Load
@@ -70,6 +71,52 @@ def test_a_comparison_fails_for_what_is_ours_only(tmp_path: Path, ours: float, p
     done = CliRunner().invoke(compare.main, [*files, "--fail"])
     assert done.exit_code == status, done.output
     assert f"the peers took {peer / 20:.2f} times as long" in done.output
+
+
+def test_what_took_no_time_is_compared_as_well() -> None:
+    nothing = Timing("open", (0.0,) * 30)
+    assert compare.change("making a filter", nothing, nothing).ratio == 1
+    assert compare.change("making a filter", nothing, Timing("open", times(2))).verdict == "slower"
+
+
+def test_a_slower_peer_is_never_ours(tmp_path: Path) -> None:
+    """Each contender of the kept run that is a peer's, ten times as slow."""
+    whole = read(DOCS / "benchmarks.json").timings
+    timings = {title: found for title, found in whole.items() if has_peers(title, found)}
+    slower: dict[str, Sequence[Timing]] = {
+        title: [tenfold(one) if contenders.is_peer(title, one.contender) else one for one in several]
+        for title, several in timings.items()
+    }
+    files = kept(tmp_path, "a.json", Results(timings)), kept(tmp_path, "b.json", Results(slower))
+    done = CliRunner().invoke(compare.main, [*files, "--fail"])
+    assert done.exit_code == 0, done.output
+    assert "the peers took 10.00 times as long" in done.output
+
+
+def has_peers(title: str, timings: Sequence[Timing]) -> bool:
+    return any(contenders.is_peer(title, one.contender) for one in timings)
+
+
+def tenfold(one: Timing) -> Timing:
+    return Timing(one.contender, tuple(10 * time for time in one.times_ms))
+
+
+def test_every_contender_of_the_kept_run_is_ours_or_a_peers() -> None:
+    kept_run = compare.all_timings(read(DOCS / "benchmarks.json"))
+    found = [(title, one.contender) for title, several in kept_run for one in several]
+    assert [one for one in found if not contenders.is_classified(*one)] == []
+    peers = {name for title, name in found if contenders.is_peer(title, name)}
+    assert {"nsenter into crun's", "mount -o loop, umount", "cp --sparse=always", "spawn on the host"} <= peers
+    assert not peers & {"sysproc", "mount, umount", "snapshot", "create"}
+
+
+def test_what_is_measured_once_is_shown_beside_what_it_was(tmp_path: Path) -> None:
+    other = results()
+    other.io = [Io("sequential read", True, 450.0, 1000.0, "MB/s")]
+    files = kept(tmp_path, "a.json", results()), kept(tmp_path, "b.json", other)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(compare.main, [*files, "--fail"])
+    lines = [line for line in done.output.splitlines() if "sequential read, direct, volume, MB/s" in line]
+    assert len(lines) == 1 and "0.50" in lines[0] and done.exit_code == 0
 
 
 def test_a_comparison_says_what_was_different_around_it(tmp_path: Path) -> None:
