@@ -140,6 +140,16 @@ def test_the_page_and_the_picture_are_those_of_the_kept_run() -> None:
     assert (DOCS / page.PICTURE).read_text() == picture.drawing(found)
 
 
+def test_units_keep_their_capitals_in_a_heading() -> None:
+    assert page.heading("copying 1 GiB, 200 MiB used") == "Copying 1 GiB, 200 MiB used"
+
+
+@pytest.mark.parametrize(("count", "p90"), [(3, ""), (30, "10.00")])
+def test_there_is_no_tenth_of_a_few_times(count: int, p90: str) -> None:
+    (row,) = page.timing_rows([Timing("create 100", (10.0,) * count)])
+    assert row == ("create 100", "10.00", p90, "1.00")
+
+
 def test_the_kept_run_is_whole() -> None:
     found = json.loads((DOCS / "benchmarks.json").read_text())
     assert {*page.SHOWN} <= {*found["timings"]} and found["io"] and found["loads"] and found["machine"]["kernel"]
