@@ -52,7 +52,7 @@ def yaml_of(value: Any) -> str:
         raise FailedPrecondition(
             "YAML is written with the library `pyyaml`, which is not installed.",
             reason="NO_YAML",
-            resolution="Install it: pip install 'sysproc-client[yaml]'; or take -o json, which is YAML as well.",
+            resolution="Install it beside the command: pip install pyyaml; or take -o json, which is YAML as well.",
         ) from error
     return str(safe_dump(value, sort_keys=False, allow_unicode=sys.stdout.isatty(), default_flow_style=False))
 

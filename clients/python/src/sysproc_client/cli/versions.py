@@ -39,12 +39,18 @@ def mismatch(ours: str, theirs: str) -> str:
     if client < server:
         return (
             f"This command is older than the service ({ours} < {theirs}): it does not know what is new there. "
-            f"Upgrade the command: pip install 'sysproc-client=={theirs}'"
+            f"Upgrade the command: {installing(theirs)}"
         )
     return (
         f"The service is older than this command ({theirs} < {ours}): what is new here it refuses. "
-        f"Upgrade and restart sysprocd, which touches no container; or pip install 'sysproc-client=={theirs}'"
+        f"Upgrade and restart sysprocd, which touches no container; or {installing(theirs)}"
     )
+
+
+def installing(version: str) -> str:
+    """How one gets the command of a version: it comes from where the service does, and is in no index of packages."""
+    wheel, package = f"sysproc_client-{version}-py3-none-any.whl", f"sysproc_{version}-1_*.deb"
+    return f"install {wheel} or {package}, which `make wheels` and `make deb` give in a clone of that version."
 
 
 def series(version: str) -> tuple[int, ...]:
