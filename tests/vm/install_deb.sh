@@ -6,6 +6,8 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_
 mkdir -p results
 # The disk is a snapshot that nobody keeps: dpkg need not wait for it.
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/unsafe-io
+# The image was made without man pages and documents, and dpkg would leave out ours as well.
+grep --files-with-matches --recursive path-exclude /etc/dpkg/dpkg.cfg.d | xargs --no-run-if-empty rm
 finish() {
     status=$?
     set +e
@@ -29,6 +31,13 @@ sysprocd --version
 sysproc version
 test "$(stat --format=%a:%U:%G /run/sysproc/sysproc.sock)" = 660:root:sysproc
 test "$(stat --format=%a:%U:%G /var/lib/sysproc)" = 700:root:root
+for path in share/man/man1/sysproc.1.gz share/man/man1/sysproc-volume-create.1.gz share/man/man8/sysprocd.8.gz \
+            share/bash-completion/completions/sysproc share/zsh/vendor-completions/_sysproc \
+            share/fish/vendor_completions.d/sysproc.fish lib/sysusers.d/sysproc.conf lib/tmpfiles.d/sysproc.conf \
+            share/doc/sysproc/docs/OPERATING.md.gz share/doc/sysproc/docs/benchmarks.svg \
+            share/doc/sysproc/docs/demo.svg; do
+    test -s "/usr/$path"
+done
 
 : ──── containers and volumes work under the shipped unit
 web=$(sysproc create --name web --memory 64M)
