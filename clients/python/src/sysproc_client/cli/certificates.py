@@ -165,6 +165,6 @@ def with_library() -> "type[Authority]":
         raise FailedPrecondition(
             "Certificates are made with the library `cryptography`, which is not installed.",
             reason="NO_CRYPTOGRAPHY",
-            resolution="Install it: pip install 'sysproc-client[cert]'",
+            resolution="Install it: pip install cryptography",
         ) from error
     return Authority

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sysproc_client.cli.detaching import detach_option
+from sysproc_client.cli.interrupts import held_back, loading, unwinding
 from sysproc_client.cli.main import Options
 from sysproc_client.cli.options import creation_options, pairs
 from sysproc_client.cli.output import escaped, human_age, human_size, iso, print_document
@@ -52,7 +53,8 @@ def user_of(text: str | None) -> int | tuple[int, int] | None:
 @click.pass_context
 def exec_command(context: click.Context, /, ref: str, command: Sequence[str], user: str | None, **how: Any) -> None:
     """Run a command in a container; the exit code is its own (128+n for signal n, 125: ours, 126, 127)."""
-    from sysproc_client.cli.session import run_process
+    with loading():
+        from sysproc_client.cli.session import run_process
 
     with context.obj.connect() as client:
         context.exit(run_process(client.at(ref), command, user=user_of(user), **how))
@@ -67,8 +69,8 @@ def exec_command(context: click.Context, /, ref: str, command: Sequence[str], us
 @click.pass_context
 def run_command(context: click.Context, /, command: Sequence[str], keep: bool, user: str | None, **given: Any) -> None:
     """Run a command in a container of its own, which is destroyed at the end; the exit code is the command's."""
-    from sysproc_client.cli.interrupts import held_back, unwinding
-    from sysproc_client.cli.session import run_process
+    with loading():
+        from sysproc_client.cli.session import run_process
 
     how = {name: given.pop(name) for name in ("interactive", "tty", "cwd", "detach_keys")}
     if not keep:
@@ -90,7 +92,6 @@ def run_command(context: click.Context, /, command: Sequence[str], keep: bool, u
 def destroy_at_end(box: "Container") -> None:
     """Whatever has ended the command; whoever has to know is told if that fails."""
     from sysproc_client._core.errors import SysprocError
-    from sysproc_client.cli.interrupts import held_back
 
     with held_back():
         try:
@@ -113,7 +114,8 @@ def attach_command(
 
     Its output begins where nobody has taken it yet, as far as that is known; the exit code is its own.
     """
-    from sysproc_client.cli.session import carry, redraw
+    with loading():
+        from sysproc_client.cli.session import carry, redraw
 
     with context.obj.connect() as client:
         box = client.get(ref)
