@@ -115,7 +115,7 @@ def test_a_run_that_is_interrupted_while_it_creates_leaves_nothing(
     ("line", "failpoint"),
     [
         ("create --name web", "containers.create.after_intention"),
-        ("volume create data --size 16M", "volumes.create.after_intention"),
+        ("volume create data --size 16M", "volumes.make.after_copy"),
     ],
 )
 def test_what_is_interrupted_while_it_is_made_is_made_and_said(
