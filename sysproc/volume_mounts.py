@@ -311,12 +311,14 @@ def options_of(volume: VolumeRow, filesystem: Filesystem) -> Mapping[str, str | 
 
     Of a snapshot the filesystem itself is read-only, or mounting it would be noted in its superblock. ext4 would fill
     its empty inode tables with zeros in the background, which is free in a sparse file; what is encrypted has no holes,
-    and would grow by 16 MiB for each GiB.
+    and would grow by 16 MiB for each GiB. A copy of an encrypted xfs has its UUID, and is to be mounted beside it.
     """
+    sealed = volume.encryption != NONE and not filesystem.plain
     said = {
         "ro": (None, volume.snapshot is not None),
         "compress": (filesystem.compression, filesystem.type == "btrfs" and bool(filesystem.compression)),
-        "noinit_itable": (None, filesystem.type == "ext4" and volume.encryption != NONE and not filesystem.plain),
+        "noinit_itable": (None, filesystem.type == "ext4" and sealed),
+        "nouuid": (None, filesystem.type == "xfs" and sealed),
     }
     return {name: value for name, (value, holds) in said.items() if holds}
 

@@ -178,6 +178,21 @@ def test_an_encrypted_volume_is_copied_while_it_is_mounted_and_while_it_is_locke
         copy.lock(force=True)
 
 
+@pytest.mark.parametrize("encrypt", ["fs", "whole"])
+def test_copies_of_an_encrypted_xfs_are_mounted_side_by_side(client: Client, box: Container, encrypt: str) -> None:
+    """Their UUID is below the key."""
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("not installed: mkfs.xfs")
+    data = client.volumes.create("data", size="340M", fs="xfs", encrypt=encrypt, secret="secret")
+    data.mount(box, "/data", secret="secret")
+    says(box, "echo first >/data/file")
+    copy = data.clone("copy")
+    copy.mount(box, "/copy", secret="secret")
+    says(box, "echo second >/data/file; sync")
+    assert says(box, "cat /data/file /copy/file") == b"second\nfirst\n"
+    copy.lock(force=True)
+
+
 WRITER = """
 number=0; echo ready
 while [ ! -e /stop ]; do
