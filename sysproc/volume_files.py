@@ -1,11 +1,12 @@
 """The files of volumes: made, grown, removed. Each step is whole or has not happened, whatever dies meanwhile.
 
     make     filesystems: ext4 from a template, the others by their mkfs (job), each in a file of its own
-             -> unnamed file: table, then what is in those -> <id>.vsf
+             -> unnamed file: table, then what is in those -> <id>.vsf -> on the disk
     grow     copy (shared blocks where the disk can) -> larger table -> last filesystem grown in it (job)
              -> <id>.grown -> renamed over <id>.vsf
 
 Growing works on a copy because resize2fs that is killed leaves a filesystem which is neither the old nor the new one.
+A made file has its name before it is on the disk: if that is cut off, its record is not ready, and it is removed.
 What is recorded, and when, is in `sysproc.volumes`; who owns what in `sysproc.storage.volumes`.
 """
 

@@ -10,10 +10,8 @@ with its container.
 
 import errno
 import os
-import signal
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from sysproc.isolation.volumes.freeze import is_mounted, top_of
 from sysproc.isolation.volumes.holders import Holder, device_of_file, devices_of, holders
 from sysproc.isolation.volumes.raw import raw_at
 from sysproc.linux.block_devices import block_attribute
-from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
+from sysproc.linux.pidfd import kill_listed
 from sysproc.process_list import pid_inside, read_status
 from sysproc.running import RunningContainer
 from sysproc.to_end import to_end
@@ -112,12 +110,5 @@ def in_words(uses: Iterable[Use]) -> list[str]:
 
 
 def kill(container: RunningContainer, pids: Collection[int]) -> None:
-    """SIGKILL to these processes of a container. A pid that is another's by now is none of it."""
-    with ExitStack() as stack:
-        pidfds = {}
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                pidfds[pid] = pidfd_open(pid)
-                stack.callback(os.close, pidfds[pid])
-        for pid in pidfds.keys() & set(container.cgroup.pids()):
-            pidfd_send_signal(pidfds[pid], signal.SIGKILL)
+    """SIGKILL to these processes, as far as they are of the container still."""
+    kill_listed(pids, container.cgroup.pids)

@@ -77,8 +77,7 @@ class Wanted:
     secret: SecretBuffer | None = None
 
 
-# Makes the file of a volume that is recorded, whole or not at all.
-# Makes the file; returns, of a snapshot, the moment that it shows.
+# Makes the file of a volume, whole or not at all; returns, of a snapshot, the moment that it shows.
 Make = Callable[[VolumeRow], Awaitable[float | None]]
 
 

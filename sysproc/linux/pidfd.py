@@ -6,6 +6,8 @@ Waiting for the end of a process is polling its pidfd for reading; the wait itse
 import errno
 import os
 import signal
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack, suppress
 
 from sysproc.linux.libc import syscall
 
@@ -26,6 +28,18 @@ def pidfd_send_signal(pidfd: int, number: int) -> bool:
             raise
         return False
     return True
+
+
+def kill_listed(pids: Iterable[int], listed: Callable[[], Collection[int]]) -> None:
+    """SIGKILL by pidfds, and only to those that are listed once more: a pid may have become another process's."""
+    with ExitStack() as stack:
+        pidfds = {}
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                pidfds[pid] = pidfd_open(pid)
+                stack.callback(os.close, pidfds[pid])
+        for pid in pidfds.keys() & set(listed()):
+            pidfd_send_signal(pidfds[pid], signal.SIGKILL)
 
 
 def pidfd_getfd(pidfd: int, target_fd: int) -> int:

@@ -10,17 +10,15 @@ place is steered is decided by `sysproc.isolation.cgroups.group`.
 import errno
 import os
 import select
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from sysproc.errors import Unavailable
 from sysproc.isolation.cgroups.control_files import parse_flat_keyed, read, subdirectories, write
 from sysproc.isolation.cgroups.hierarchies import Hierarchies
 from sysproc.isolation.cgroups.place import Place
-from sysproc.linux.pidfd import pidfd_open, pidfd_send_signal
+from sysproc.linux.pidfd import kill_listed
 
 FREEZE_TIMEOUT_S = 10.0
 _KILL_TIMEOUT_S = 10.0
@@ -199,7 +197,7 @@ class SteeringV1:
         self._hold(place)
         pids = self.pids(place)
         for first in range(0, len(pids), _PIDFDS_AT_A_TIME):
-            self._signal(pids[first : first + _PIDFDS_AT_A_TIME], place)
+            kill_listed(pids[first : first + _PIDFDS_AT_A_TIME], lambda: self.pids(place))
         self._let_go(place)
         return False
 
@@ -216,17 +214,6 @@ class SteeringV1:
         if self._freezer is not None:
             for group in groups(place.v1[self._freezer]):
                 self._thaw_group(group)
-
-    def _signal(self, pids: Sequence[int], place: Place) -> None:
-        """By pidfds, and only those that are listed once more: a pid may have become another process's."""
-        with ExitStack() as fds:
-            pidfds = {}
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    pidfds[pid] = pidfd_open(pid)
-                    fds.callback(os.close, pidfds[pid])
-            for pid in set(self.pids(place)) & set(pidfds):
-                pidfd_send_signal(pidfds[pid], signal.SIGKILL)
 
     def pids(self, place: Place) -> list[int]:
         """cgroup.procs of each group."""
