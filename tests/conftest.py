@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import pytest_timeout  # type: ignore[import-untyped]  # it has none
 
 from tests.reaper import stand_in_front
 
@@ -27,6 +28,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() == 0 and not config.option.collectonly:
         stand_in_front()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """After a test has failed, pytest-timeout leaves time for a debugger: what then hangs would hang for ever."""
+    settings = pytest_timeout._get_item_settings(item)
+    if settings.timeout:
+        item.config.hook.pytest_timeout_set_timer(item=item, settings=settings)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -5,9 +5,12 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
+
+import grpc
 
 from sysproc_client import Client
 from sysproc_client.aio import AsyncClient
@@ -19,6 +22,19 @@ END = object()
 def client_of(shell: str, endpoint: str, **arguments: Any) -> Any:
     """A client of this shell; its types are those of neither."""
     return AsyncClient(endpoint, **arguments) if shell == "async" else Awaited(Client(endpoint, **arguments))
+
+
+@contextmanager
+def grpc_begun() -> Iterator[None]:
+    """Its poller has two sockets, as long as anything of it is used: they are nobody's leak."""
+    with asyncio.Runner() as runner:  # it asks for a loop, and other tests have left none
+        asyncio.set_event_loop(runner.get_loop())
+        grpc.aio.init_grpc_aio()
+        try:
+            yield
+        finally:
+            grpc.aio.shutdown_grpc_aio()
+            asyncio.set_event_loop(None)
 
 
 def plain(value: Any) -> Any:

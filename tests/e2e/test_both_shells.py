@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from sysproc_client import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TimedOut, Unavailable
@@ -16,7 +15,7 @@ from sysproc_client._core.exec_machine import STDIN_WINDOW
 from sysproc_client.aio import AsyncClient
 from tests.archives import Archive
 from tests.e2e.daemon import RunningDaemon
-from tests.e2e.shells import SHELLS, client_of
+from tests.e2e.shells import SHELLS, client_of, grpc_begun
 from tests.waiting import wait_until
 
 WINDOWS = 6
@@ -24,10 +23,9 @@ WINDOWS = 6
 
 @pytest.fixture(scope="module", autouse=True)
 def grpc_is_begun() -> Iterator[None]:
-    """Its poller has two sockets, as long as anything of it is used: they are nobody's leak."""
-    grpc.aio.init_grpc_aio()
-    yield
-    grpc.aio.shutdown_grpc_aio()
+    """No test sees it begin, or end."""
+    with grpc_begun():
+        yield
 
 
 @pytest.fixture(params=SHELLS)

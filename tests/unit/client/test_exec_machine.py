@@ -156,3 +156,15 @@ def test_who_joins_starts_nothing() -> None:
     machine.opening()
     assert machine.lost(Fate.REFUSED, NotFound("no such process")) is False
     assert machine.opening().WhichOneof("request") == "attach"
+
+
+def test_input_waits_until_a_second_stream_has_said_where_it_goes_on() -> None:
+    machine = ExecMachine(ExecRequest.Start(exec_id="x"))
+    machine.opening()
+    list(machine.feed(ExecResponse(started=ExecResponse.Started())))
+    machine.write(b"input")
+    machine.lost()
+    machine.opening()
+    assert list(machine.to_send()) == []
+    list(machine.feed(ExecResponse(started=ExecResponse.Started(stdin_offset=2))))
+    assert [one.stdin.data for one in machine.to_send()] == [b"put"]

@@ -83,6 +83,7 @@ class ExecMachine:
     _control: deque[ExecRequest] = field(default_factory=deque)
     _starts: int = 0
     _began_with_start: bool = False
+    _answered: bool = False
     _of_another: bool = False
     _joined: bool = False
 
@@ -98,6 +99,7 @@ class ExecMachine:
 
     def opening(self) -> ExecRequest:
         """The first message of a stream: Start, or Attach where it was begun."""
+        self._answered = False
         self._began_with_start = self.state is State.NEW
         if self.state is State.NEW:
             self.state = State.UNSURE
@@ -128,8 +130,8 @@ class ExecMachine:
 
     def to_send(self) -> Iterator[ExecRequest]:
         """What can be sent now, in order; empty until the service has answered the opening."""
-        if self.state is not State.RUNNING:
-            return
+        if self.state is not State.RUNNING or not self._answered:
+            return  # where its input goes on is not known yet
         while self._control:
             yield self._control.popleft()
         yield from self._received()
@@ -195,7 +197,7 @@ class ExecMachine:
             yield from self._output("stderr", response.stderr)
 
     def _started(self, started: ExecResponse.Started) -> None:
-        self.state = State.RUNNING
+        self.state, self._answered = State.RUNNING, True
         if started.spool_bytes:
             self._received_every = min(RECEIVED_EVERY, started.spool_bytes // BOUND_PART)
         if self._of_another and not self._joined:

@@ -14,6 +14,7 @@ import grpc
 from sysproc_client._core.errors import SysprocError, from_rpc_error
 from sysproc_client._core.retry import PATIENCE_S, TIMEOUT_S, Attempts, Fate, fate_of
 from sysproc_client.aio.channels import Channels, Stubs
+from sysproc_client.aio.finished import answers_of, finished
 from sysproc_client.aio.to_end import in_thread
 from sysproc_client.connection import OnAway
 from sysproc_client.endpoint import chosen_endpoint, is_remote
@@ -69,7 +70,8 @@ class Connection:
         attempts = self.attempts(repeatable=repeatable)
         while True:
             try:
-                return await method(request, timeout=None if deadline is None else deadline - time.monotonic())
+                left = None if deadline is None else deadline - time.monotonic()
+                return (await finished(method(request, timeout=left))).result()
             except grpc.RpcError as error:
                 failure = from_rpc_error(error, self.endpoint, timeout)
                 await asyncio.sleep(await self.pause(attempts, fate_of(error), failure, deadline))
@@ -78,7 +80,7 @@ class Connection:
         """What a streaming call answers that cannot be made again. Raises SysprocError."""
         attempts = self.attempts(repeatable=False)
         try:
-            async for response in call:
+            async for response in answers_of(call):
                 yield response
         except grpc.RpcError as error:
             raise await self.final(attempts, error) from error
@@ -90,7 +92,7 @@ class Connection:
         while True:
             current = call()
             try:
-                async for response in current:
+                async for response in answers_of(current):
                     yield response
                 return
             except grpc.RpcError as error:

@@ -25,6 +25,8 @@ from sysproc_client._core.retry import fate_of
 from sysproc_client.aio.channels import Place
 from sysproc_client.aio.connection import Connection
 from sysproc_client.aio.ending import AsyncEnding
+from sysproc_client.aio.finished import finished
+from sysproc_client.aio.sending import send
 from sysproc_client.aio.to_end import to_end
 
 if TYPE_CHECKING:
@@ -264,17 +266,16 @@ class AsyncProcess:
 
     async def _read_from(self, stream: Stream) -> None:
         try:
-            response = await stream.call.read()
-        except grpc.RpcError as error:
-            if self._stream is stream:  # else another task has hung up, and that is all it says
-                await self._lost(error)
-            return
+            reading = await finished(stream.call.read())
         except asyncio.CancelledError:
-            if self._stream is stream or is_cancelled():
-                await self._hang_up()
-                raise
-            return
+            await self._hang_up()
+            raise
         if self._stream is not stream:
+            return  # another task has hung up, and that is all it says
+        try:
+            response = reading.result()
+        except grpc.RpcError as error:
+            await self._lost(error)
             return
         if not isinstance(response, ExecResponse):
             raise SysprocError("The stream ended before the process did.", reason="STREAM_ENDED")
@@ -306,12 +307,14 @@ class AsyncProcess:
     async def _send(self, stream: Stream, opening: ExecRequest) -> None:
         """What is to be sent on one stream; ends when the stream is not the current one any more."""
         try:
-            await stream.call.write(opening)
-            while (messages := await self._next_messages(stream)) is not None:
+            messages: Sequence[ExecRequest] | None = [opening]
+            while messages is not None:
                 for message in messages:
-                    await stream.call.write(message)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the call is over: whoever reads is told why
+                    if not await send(stream.call, message):
+                        return
+                messages = await self._next_messages(stream)
+        except grpc.RpcError:
+            return  # there was no connection: whoever reads is told why
 
     async def _next_messages(self, stream: Stream) -> Sequence[ExecRequest] | None:
         while self._stream is stream and not self._over:
@@ -360,9 +363,3 @@ class AsyncProcess:
             async for chunk in chunks:
                 output.add(chunk)
         return output.result(await self.wait())
-
-
-def is_cancelled() -> bool:
-    """Whether the task that runs is to end; before Python 3.11 that is not known."""
-    task = asyncio.current_task()
-    return bool(getattr(task, "cancelling", int)())

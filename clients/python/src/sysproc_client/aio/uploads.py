@@ -16,7 +16,8 @@ import grpc
 
 from sysproc_client._core.values import bad
 from sysproc_client.aio.connection import Connection
-from sysproc_client.aio.process import is_cancelled
+from sysproc_client.aio.finished import finished
+from sysproc_client.aio.sending import send, send_no_more
 from sysproc_client.aio.threads import Threaded
 from sysproc_client.aio.to_end import in_thread
 from sysproc_client.images import CHUNK, tar_of
@@ -33,26 +34,28 @@ async def answers(
     """What a call answers to these requests. Raises grpc.RpcError, and whatever goes wrong in the requests."""
     failures: list[Exception] = []
 
-    async def send() -> None:
+    async def send_all() -> None:
         try:
             async with aclosing(requests):
                 async for request in requests:
-                    await call.write(request)
-            await call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the call is over: whoever reads is told why
+                    if not await send(call, request):
+                        return
+            await send_no_more(call)
+        except grpc.RpcError:
+            return  # there was no connection: whoever reads is told why
         except Exception as failure:
             failures.append(failure)
             call.cancel()  # what ended here would be a shorter archive
 
-    sender = asyncio.ensure_future(send())
+    sender = asyncio.ensure_future(send_all())
     try:
-        while (response := await call.read()) is not grpc.aio.EOF:
+        while True:
+            reading = await finished(call.read())
+            if failures and reading.cancelled():
+                raise failures[0]
+            if (response := reading.result()) is grpc.aio.EOF:
+                return
             yield response
-    except asyncio.CancelledError:
-        if failures and not is_cancelled():
-            raise failures[0] from None
-        raise
     finally:
         call.cancel()
         sender.cancel()
