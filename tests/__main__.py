@@ -1,6 +1,7 @@
 """Runs the suites, and sums them up: `python -m tests [SUITE …] [-- PYTEST-ARGUMENT …]`.
 
     lint ▸ unit ▸ kernel ▸ e2e ▸ …         one after the other
+                           e2e             at the same time by a second process: see `tests.claims`
     vm                                     beside them; what it says comes when it has ended
     crash, packaging                       the same
 
@@ -29,6 +30,8 @@ REPORTS = ROOT / ".cache" / "junit"
 FIRST = ("lint", "unit", "kernel", "e2e")
 # Those that wait most of the time: for a machine of their own, for daemons that start, for downloads.
 BESIDE = ("vm", "crash", "packaging")
+# The longest, which wait as well: two processes share it, but where collecting alone takes a minute.
+SHARED = () if "SYSPROC_TEST_IN_VM" in os.environ else ("e2e",)
 
 NO_TESTS_COLLECTED = 5
 
@@ -69,10 +72,32 @@ def read_report(report: Path) -> Outcome:
     return Outcome(Counter(word for word, _ in kinds), tuple(bad))
 
 
-def command(suite: str, arguments: Sequence[str], directory: Path) -> list[str]:
-    """How one suite is run. Its temporary files are below this directory: sessions at once remove each other's."""
-    own = (f"--junitxml={report_of(suite)}", f"--basetemp={directory / suite}")
-    return [sys.executable, "-m", "pytest", f"tests/{suite}", *own, *arguments]
+@dataclass(frozen=True)
+class Run:
+    """One pytest process: of a whole suite, or the first or second of those that share one."""
+
+    suite: str
+    of_those_that_share: int = 0
+
+    def __str__(self) -> str:
+        return self.suite + f"-{self.of_those_that_share}" * bool(self.of_those_that_share)
+
+    @property
+    def report(self) -> Path:
+        """Where it writes its JUnit file."""
+        return REPORTS / f"{self}.xml"
+
+    def command(self, arguments: Sequence[str], directory: Path) -> list[str]:
+        """How it is run. Its temporary files are below this directory: sessions at once remove each other's."""
+        own = [f"--junitxml={self.report}", f"--basetemp={directory / str(self)}"]
+        if self.of_those_that_share:
+            own += ["-p", "tests.claims", f"--claims={directory / self.suite}-claims"]
+        return [sys.executable, "-m", "pytest", f"tests/{self.suite}", *own, *arguments]
+
+
+def runs(suite: str) -> list[Run]:
+    """The processes that run a suite."""
+    return [Run(suite, 1), Run(suite, 2)] if suite in SHARED else [Run(suite)]
 
 
 def environment() -> Mapping[str, str]:
@@ -86,36 +111,33 @@ def compile_all() -> None:
         compileall.compile_dir(ROOT / directory, quiet=1)
 
 
-def report_of(suite: str) -> Path:
-    """Where a suite writes its JUnit file."""
-    return REPORTS / f"{suite}.xml"
+def run(suite: str, arguments: Sequence[str], directory: Path) -> list[Outcome]:
+    """Run one suite; where it is shared, what the second process says comes after the first."""
+    first, *others = runs(suite)
+    with ExitStack() as stack:
+        ends = [stack.enter_context(beside(other, arguments, directory)) for other in others]
+        print(f"\n──── tests/{first}", flush=True)
+        ended = subprocess.run(first.command(arguments, directory), cwd=ROOT, env=environment(), check=False)
+        return [outcome(first, ended.returncode), *(end() for end in ends)]
 
 
-def run(suite: str, arguments: Sequence[str], directory: Path) -> Outcome:
-    """Run one suite."""
-    print(f"\n──── tests/{suite}", flush=True)
-    ended = subprocess.run(command(suite, arguments, directory), cwd=ROOT, env=environment(), check=False)
-    return outcome(suite, ended.returncode)
-
-
-def outcome(suite: str, status: int) -> Outcome:
+def outcome(run: Run, status: int) -> Outcome:
     """What became of one. One that died, or failed without a failed test, counts as an error."""
     if status == NO_TESTS_COLLECTED:
         return Outcome(Counter(), ())
-    report = report_of(suite)
-    found = read_report(report) if report.exists() else Outcome(Counter(), ())
+    found = read_report(run.report) if run.report.exists() else Outcome(Counter(), ())
     if status and not found.bad:
-        return Outcome(found.counts + Counter(errors=1), (f"ERROR tests/{suite}: pytest ended with {status}",))
+        return Outcome(found.counts + Counter(errors=1), (f"ERROR tests/{run}: pytest ended with {status}",))
     return found
 
 
 @contextmanager
-def beside(suite: str, arguments: Sequence[str], directory: Path) -> Iterator[Callable[[], Outcome]]:
+def beside(run: Run, arguments: Sequence[str], directory: Path) -> Iterator[Callable[[], Outcome]]:
     """Run one while others run; what is yielded waits for its end, prints what it said, returns how it was."""
     with tempfile.TemporaryFile() as said:
         # A session of its own, which is ended as a whole.
         process = subprocess.Popen(
-            command(suite, arguments, directory),
+            run.command(arguments, directory),
             cwd=ROOT,
             env=environment(),
             stdout=said,
@@ -126,8 +148,8 @@ def beside(suite: str, arguments: Sequence[str], directory: Path) -> Iterator[Ca
         def ended() -> Outcome:
             status = process.wait()
             said.seek(0)
-            print(f"\n──── tests/{suite}", said.read().decode(errors="replace"), sep="\n", flush=True)
-            return outcome(suite, status)
+            print(f"\n──── tests/{run}", said.read().decode(errors="replace"), sep="\n", flush=True)
+            return outcome(run, status)
 
         try:
             yield ended
@@ -137,14 +159,18 @@ def beside(suite: str, arguments: Sequence[str], directory: Path) -> Iterator[Ca
                 process.wait()
 
 
-def run_all(named: Sequence[str], arguments: Sequence[str], directory: Path) -> list[Outcome]:
+def run_all(named: Sequence[str], arguments: Sequence[str], directory: Path) -> Iterator[Outcome]:
     """Run the suites that are named."""
     others = [one for one in named if one not in BESIDE]
     if not others:
-        return [run(suite, arguments, directory) for suite in named]
+        for suite in named:
+            yield from run(suite, arguments, directory)
+        return
     with ExitStack() as stack:
-        ends = [stack.enter_context(beside(suite, arguments, directory)) for suite in BESIDE if suite in named]
-        return [*(run(suite, arguments, directory) for suite in others), *(ended() for ended in ends)]
+        ends = [stack.enter_context(beside(Run(suite), arguments, directory)) for suite in BESIDE if suite in named]
+        for suite in others:
+            yield from run(suite, arguments, directory)
+        yield from (ended() for ended in ends)
 
 
 def closing_line(counts: Counter[str], seconds: float) -> str:
@@ -161,14 +187,14 @@ def main(arguments: Sequence[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     named, rest = arguments[:split] or list(suites()), arguments[split + 1 :]
     REPORTS.mkdir(parents=True, exist_ok=True)
-    for suite in named:
-        report_of(suite).unlink(missing_ok=True)
+    for one in (run for suite in named for run in runs(suite)):
+        one.report.unlink(missing_ok=True)
     if os.geteuid():
         print("not root: the tests that need a real kernel are skipped (`sudo make test` runs them)", flush=True)
     started = time.monotonic()
     compile_all()
     with tempfile.TemporaryDirectory(prefix="sysproc-tests-", ignore_cleanup_errors=True) as directory:
-        outcomes = run_all(named, rest, Path(directory))
+        outcomes = list(run_all(named, rest, Path(directory)))
     counts = sum((one.counts for one in outcomes), Counter[str]())
     bad = [line for one in outcomes for line in one.bad]
     print(f"\n──── {', '.join(named)}", *bad, sep="\n")

@@ -9,12 +9,16 @@ import fcntl
 import os
 import signal
 import struct
+from contextlib import suppress
 
 from sysproc.linux.libc import NR_OPENAT2, Pathish, check, encode, syscall
 
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 FICLONE = 0x40049409
+
+# openat2(2) says EAGAIN where anything is renamed or mounted, by anybody, while it walks over a `..` in a bounded root.
+_WALKS = 32
 
 # struct flock of fcntl(2): type, whence, start, length, pid.
 _FLOCK = struct.Struct("hhqqi4x")
@@ -30,9 +34,13 @@ class OpenHow(ctypes.Structure):
 
 
 def openat2(dirfd: int, path: Pathish, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2), Linux 5.6; always close-on-exec."""
+    """openat2(2), Linux 5.6; always close-on-exec. EAGAIN: what is on the way was moved each time it was walked."""
     how, raw = OpenHow(flags | os.O_CLOEXEC, mode, resolve), encode(path)
-    return syscall("openat2", NR_OPENAT2, dirfd, raw, ctypes.byref(how), ctypes.sizeof(how), target=os.fsdecode(raw))
+    arguments = (dirfd, raw, ctypes.byref(how), ctypes.sizeof(how))
+    for _ in range(_WALKS - 1):
+        with suppress(BlockingIOError):
+            return syscall("openat2", NR_OPENAT2, *arguments, target=os.fsdecode(raw))
+    return syscall("openat2", NR_OPENAT2, *arguments, target=os.fsdecode(raw))
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

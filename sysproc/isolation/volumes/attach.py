@@ -29,7 +29,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,8 +63,6 @@ Values = Mapping[str, Any]
 # An id that no file has; all others are outside of a map that has only this one.
 NO_ID, OVERFLOW_ID = 0xFFFFFFFE, 65534
 _HOW = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-# The kernel says EAGAIN where something is renamed or mounted while it walks over a `..` (openat2(2)).
-_TRIES = 32
 # Whatever is missing on the way to the mount point.
 _DIRECTORY_MODE = 0o755
 
@@ -270,8 +268,5 @@ def _step(root: int, parent: int, path: bytes, name: bytes) -> int:
 
 
 def _walked(root: int, path: bytes) -> int:
-    """An O_PATH fd of a directory below the root. EAGAIN: what is on the way was moved each time that it was walked."""
-    for _ in range(_TRIES - 1):
-        with suppress(BlockingIOError):
-            return openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=_HOW)
+    """An O_PATH fd of a directory below the root."""
     return openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=_HOW)

@@ -102,7 +102,7 @@ def device_of_path(pid: int, mounted: Mounted) -> str:
     try:
         point = openat2(root, mounted.point, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     except OSError as failure:
-        if failure.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        if failure.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EAGAIN):
             raise
         return mounted.device
     finally:
