@@ -4,6 +4,7 @@ Fixtures belong to the suite that uses them; the leak check that suites share is
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in the background with it ignored, and whatever is started from there inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0 and not config.option.collectonly:
         stand_in_front()
 
