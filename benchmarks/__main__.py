@@ -1,7 +1,8 @@
 """`python -m benchmarks`: start a daemon of its own in a temporary directory, time everything, print tables.
 
-Needs root. What is timed is in `benchmarks.lifecycle`, `benchmarks.cascade`, `benchmarks.volumes`, `benchmarks.load`
-and `benchmarks.idle`, how in `benchmarks.measure`; what is kept of it in `benchmarks.results`.
+Needs root. What is timed is in `benchmarks.lifecycle`, `benchmarks.cascade`, `benchmarks.volumes`,
+`benchmarks.volume_io`, `benchmarks.load` and `benchmarks.idle`, how in `benchmarks.measure`; what is kept of it in
+`benchmarks.results`.
 """
 
 import tempfile
@@ -17,6 +18,7 @@ from benchmarks.idle import idle
 from benchmarks.load import load
 from benchmarks.measure import Timing
 from benchmarks.results import Results
+from benchmarks.volume_io import TITLE, io
 from sysproc_client import Client
 from tests.e2e.daemon import RunningDaemon
 
@@ -36,7 +38,7 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
         with Client(daemon.endpoint) as client:
             time_calls(results, client, Path(directory), root, runs)
             time_disks(results, client, daemon.directory)
-            results.loads = load(client)
+            results.loads = load(client, results.left_out_of("load"))
             console.print(tables.load_table(results.loads))
             results.timings["flood"] = flood.flood(client)
             console.print(tables.flood_table(results.timings["flood"]))
@@ -51,12 +53,13 @@ def main(runs: int, idle_count: int, largest: int, json_file: Path | None) -> No
 
 def time_calls(results: Results, client: Client, directory: Path, root: Path, runs: int) -> None:
     """What is a table of contenders each."""
+    one_shot, exec_true, left_out = "one-shot /bin/true", "exec /bin/true", results.left_out_of
     took: dict[str, Sequence[Timing]] = {
-        "one-shot /bin/true": lifecycle.one_shot(client, directory, root, runs),
-        "exec /bin/true": lifecycle.exec_true(client, directory, root, runs),
+        one_shot: lifecycle.one_shot(client, directory, root, runs, left_out(one_shot)),
+        exec_true: lifecycle.exec_true(client, directory, root, runs, left_out(exec_true)),
         "create, destroy": lifecycle.create_and_destroy(client, runs),
         "a tree of 100": lifecycle.tree_of_100(client, 3),
-        **volumes.timings(client, directory, runs),
+        **volumes.timings(client, directory, runs, left_out),
         f"{streaming.MIB} MiB through an exec": streaming.streaming(client, runs),
         "filters of system calls": parts.filters(runs),
         "making a filter": parts.compiling(runs),
@@ -70,8 +73,10 @@ def time_calls(results: Results, client: Client, directory: Path, root: Path, ru
 
 def time_disks(results: Results, client: Client, disk: Path) -> None:
     """What volumes do, and cost."""
-    results.io = volumes.io(client, disk)
-    console.print(tables.io_table(results.io))
+    results.io, results.decrypted_by = io(client, disk, results.left_out_of(TITLE))
+    for table in tables.io_tables(results.io):
+        console.print(table)
+    console.print(f"encrypted volumes are decrypted by {results.decrypted_by}")
     results.memory_of_mount_kib = volumes.memory_of_mounts(client)
     console.print(f"memory of a mounted volume: {results.memory_of_mount_kib:.0f} KiB")
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks.contenders import is_peer
 from benchmarks.measure import Timing
 from benchmarks.results import NoResults, Results, read
+from benchmarks.volume_io import PLACES
 
 DRAWS = 1000
 # Less is not worth a word.
@@ -103,10 +104,9 @@ def table(found: Sequence[Change]) -> Table:
 def once_only(results: Results) -> Iterator[tuple[str, float]]:
     """What a run measures once, with its unit."""
     for job in results.io:
-        name = f"{job.job}, {'direct' if job.direct else 'buffered'}"
-        for place, figure in (("volume", job.volume), ("host", job.host), ("mount -o loop", job.loop)):
-            if figure is not None:
-                yield f"{name}, {place}, {job.unit}", figure
+        for place, words in PLACES.items():
+            if (figure := job.of(place)) is not None:
+                yield f"{job.name}, {words}, {job.unit}", figure
     if results.memory_of_mount_kib is not None:
         yield "a mounted volume, KiB", results.memory_of_mount_kib
     if results.idle is not None:

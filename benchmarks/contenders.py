@@ -47,7 +47,12 @@ BESIDE_PEERS = {
     "mounting, beside others": Sides(
         ours=frozenset({"mount, umount"}),
         theirs=frozenset(
-            {"mount -o loop, umount", "systemd-dissect --mount, --umount", "systemd-nspawn --image, /bin/true"}
+            {
+                "mount -o loop, umount",
+                "systemd-dissect --mount, --umount",
+                "systemd-nspawn --image, /bin/true",
+                "podman run --volume, /bin/true",
+            }
         ),
     ),
     "copying 1 GiB, 200 MiB used": COPIES,

@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import peers
+from benchmarks.left_out import LeftOut, entered
 from benchmarks.measure import Timing, interleaved, timed_ms
 from sysproc_client import Client, Container
 
-RUNTIMES = ("crun", "runc")
 
-
-def one_shot(client: Client, directory: Path, root: Path, runs: int) -> Sequence[Timing]:
+def one_shot(client: Client, directory: Path, root: Path, runs: int, left_out: LeftOut) -> Sequence[Timing]:
     """Make a container, run /bin/true in it, remove it."""
 
     def ours() -> None:
@@ -25,27 +24,22 @@ def one_shot(client: Client, directory: Path, root: Path, runs: int) -> Sequence
         box.destroy()
 
     host = {"spawn on the host": lambda: subprocess.run(["/bin/true"], check=True)}
-    return interleaved({"sysproc": ours, **host, **peers.one_shots(directory, root)}, runs)
+    return interleaved({"sysproc": ours, **host, **peers.one_shots(directory, root, left_out)}, runs)
 
 
-def exec_true(client: Client, directory: Path, root: Path, runs: int) -> Sequence[Timing]:
+def exec_true(client: Client, directory: Path, root: Path, runs: int, left_out: LeftOut) -> Sequence[Timing]:
     """Run /bin/true in a container that runs already."""
     box = client.create(image="busybox")
     with ExitStack() as stack:
         stack.callback(box.destroy)
         works: dict[str, Callable[[], object]] = {"sysproc": lambda: box.run(["/bin/true"])}
-        for runtime in RUNTIMES:
-            works |= _exec_of(runtime, directory, root, stack)
+        for runtime in peers.RUNTIMES:
+            work, enters = f"{runtime} exec", f"nsenter into {runtime}'s"
+            if (running := entered(stack, work, peers.running(runtime, directory, root), left_out)) is None:
+                left_out[enters] = left_out[work]
+                continue
+            works |= {work: running[0], enters: peers.nsenter(running[1])}
         return interleaved(works, runs)
-
-
-def _exec_of(runtime: str, directory: Path, root: Path, stack: ExitStack) -> dict[str, peers.Work]:
-    try:
-        work, pid = stack.enter_context(peers.running(runtime, directory, root))
-    except (FileNotFoundError, subprocess.CalledProcessError) as failure:
-        print(f"{runtime} exec is left out: {failure}")
-        return {}
-    return {f"{runtime} exec": work, f"nsenter into {runtime}'s": peers.nsenter(pid)}
 
 
 def create_into(client: Client, made: list[Container]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.left_out import LeftOut, leave_out
 from benchmarks.measure import Timing
 from sysproc_client import Client
 
@@ -32,10 +33,11 @@ class Load:
         return Timing(f"{self.method}, {self.callers} at once", self.times_ms)
 
 
-def load(client: Client) -> Sequence[Load]:
+def load(client: Client, left_out: LeftOut) -> Sequence[Load]:
     """Methods that only read, one after the other; none without ghz."""
     if shutil.which("ghz") is None:
-        print("load is left out: ghz is not installed (go install github.com/bojand/ghz/cmd/ghz@latest)")
+        why = "it is not installed (go install github.com/bojand/ghz/cmd/ghz@latest)"
+        leave_out(left_out, "ghz", why)
         return []
     with client.create(image="busybox") as box:
         return list(loads(client.endpoint, str(int(box.id, 16))))

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 DISTRIBUTIONS = ("sysproc", "grpcio", "protobuf", "sqlalchemy", "uvloop")
-PEERS = ("crun", "runc", "bwrap", "fio", "ghz")
+PEERS = ("crun", "runc", "bwrap", "systemd-dissect", "systemd-nspawn", "podman", "fio", "ghz")
 
 
 def machine() -> dict[str, str]:

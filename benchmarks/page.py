@@ -10,9 +10,12 @@ from pathlib import Path
 import click
 
 from benchmarks import picture
+from benchmarks.io_tables import DIRECT_IO, ENCRYPTED, PLAIN, IoTable
+from benchmarks.left_out import LeftOut
 from benchmarks.measure import Timing
 from benchmarks.results import NoResults, Results, read
-from benchmarks.tables import IO_COLUMNS, flood_rows, io_rows, load_rows
+from benchmarks.tables import flood_rows, load_rows
+from benchmarks.volume_io import TITLE
 
 PAGE, PICTURE = "BENCHMARKS.md", "benchmarks.svg"
 # What is shown: the title of the table, and what a reader has to know to read it.
@@ -32,6 +35,14 @@ SHOWN = {
     "copying 1 GiB, 200 MiB used, with reflink": "The same on xfs.",
     "64 MiB through an exec": "Output and input of a process in a container, through both shells of the Python client.",
 }
+OF_DIRECT_IO = (
+    "`sysproc mount --direct-io` passes the host's page cache: what is in the volume is in memory once, and what a "
+    "container reads is the disk's rate."
+)
+OF_ENCRYPTION = (
+    "Where the kernel has dm-crypt, that decrypts; else a process for each open volume, which costs more, and has no "
+    "`--direct-io`."
+)
 # Of fewer times there is no tenth that was slower.
 FEWEST_FOR_P90 = 10
 HEAD = """\
@@ -67,27 +78,51 @@ def heading(title: str) -> str:
     return title[:1].upper() + title[1:]
 
 
+def left_out(of: LeftOut) -> Iterator[str]:
+    """Who is not in a table, and why: what was found there, as it was said."""
+    if of:
+        yield "Left out, as it does not run on this machine:\n"
+        for who, why in of.items():
+            quoted = why.replace("`", "'")
+            yield f"- {who}: `{quoted}`"
+        yield ""
+
+
 def calls(results: Results) -> Iterator[str]:
     """What is timed by calls."""
     for title, words in SHOWN.items():
-        if title in results.timings:
+        timings, missing = results.timings.get(title), results.left_out.get(title, {})
+        if timings or missing:
             yield f"## {heading(title)}\n\n{words}\n"
-            yield from markdown_table(
-                ("contender", "p50 ms", "p90 ms", "ratio to the first"), timing_rows(results.timings[title])
-            )
+        if timings:
+            yield from markdown_table(("contender", "p50 ms", "p90 ms", "ratio to the first"), timing_rows(timings))
+        yield from left_out(missing)
 
 
 def disks(results: Results) -> Iterator[str]:
     """What volumes do."""
-    yield "## I/O on a volume\n"
+    yield f"## {TITLE}\n"
     yield (
         "fio, in a container's volume and on the host's disk that the volume's file is on. A volume is a file behind "
         "a loop device: **a synced write costs two** (the filesystem's journal inside, the host's below), about half "
-        "the rate; reads may be quicker, as the host's page cache holds them too. `--direct-io` passes that cache.\n"
+        "the rate; reads may be quicker, as the host's page cache holds them too. `buffered` and `direct` say how fio "
+        "opens its file. A volume of podman's is a directory of the host's.\n"
     )
-    yield from markdown_table(IO_COLUMNS, io_rows(results.io))
+    yield from io_table(PLAIN, results)
+    yield from left_out(results.left_out.get(TITLE, {}))
+    if DIRECT_IO.is_in(results.io):
+        yield f"### With `--direct-io`\n\n{OF_DIRECT_IO}\n"
+        yield from io_table(DIRECT_IO, results)
+    if ENCRYPTED.is_in(results.io):
+        yield f"### Encrypted\n\nDecrypted by {results.decrypted_by}. {OF_ENCRYPTION}\n"
+        yield from io_table(ENCRYPTED, results)
     if results.memory_of_mount_kib is not None:
         yield f"A mounted volume holds {results.memory_of_mount_kib:.0f} KiB of the kernel's memory.\n"
+
+
+def io_table(table: IoTable, results: Results) -> Iterator[str]:
+    """As lines."""
+    yield from markdown_table(table.columns(results.io), table.rows(results.io))
 
 
 def many(results: Results) -> Iterator[str]:
@@ -96,6 +131,7 @@ def many(results: Results) -> Iterator[str]:
         yield "## Unary calls under load\n\nBy ghz, over the host's socket; each caller waits for its answer.\n"
         head = ("method", "at once", "calls a second", "p50 ms", "p99 ms")
         yield from markdown_table(head, load_rows(results.loads))
+    yield from left_out(results.left_out.get("load", {}))
     if "flood" in results.timings:
         yield "## A container floods its socket\n\nWhat the host and another container notice of it.\n"
         yield from markdown_table(

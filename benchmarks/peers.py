@@ -1,6 +1,7 @@
 """The peers that are installed: bwrap, nsenter, crun and runc, each doing the same work on the same busybox root.
 
-A peer that is not installed, or does not run here, is left out and named. Our own side is in `benchmarks.lifecycle`.
+A peer that is not installed, or does not run here, is left out and named (`benchmarks.left_out`). Our own side is in
+`benchmarks.lifecycle`.
 """
 
 import json
@@ -9,14 +10,15 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+from benchmarks.left_out import LeftOut, Work, leave_out, usable
 from sysproc.busybox_image import busybox_tar
 
-Work = Callable[[], object]
+RUNTIMES = ("crun", "runc")
 
 
 def unpack_busybox(directory: Path) -> Path:
@@ -57,45 +59,18 @@ def _prefix(runtime: str) -> list[str]:
     return ["unshare", "-m", "sh", "-c", f'umount {hybrid} && exec "$@"', "sh"]
 
 
-def one_shots(directory: Path, root: Path) -> dict[str, Work]:
+def one_shots(directory: Path, root: Path, left_out: LeftOut) -> dict[str, Work]:
     """Per peer: make a container, run /bin/true in it, remove it."""
-    works: dict[str, Work] = {}
-    if shutil.which("bwrap"):
-        command = [
-            "bwrap",
-            "--unshare-all",
-            "--bind",
-            str(root),
-            "/",
-            "--proc",
-            "/proc",
-            "--dev",
-            "/dev",
-            "/bin/true",
-        ]
-        works["bwrap"] = lambda: _run(*command)
-    for runtime in ("crun", "runc"):
-        if shutil.which(runtime):
-            bundle = _bundle(runtime, directory, root, ["/bin/true"])
-            call = [
-                *_prefix(runtime),
-                runtime,
-                "run",
-                "--bundle",
-                str(bundle),
-                f"bench-{runtime}-{os.getpid()}",
-            ]
-            works[f"{runtime} run"] = lambda call=call: _run(*call)  # type: ignore[misc]  # bound per runtime
-    return {name: work for name, work in works.items() if _works(name, work)}
-
-
-def _works(name: str, work: Work) -> bool:
-    try:
-        work()
-    except subprocess.CalledProcessError as failure:
-        print(f"{name} is left out: {failure.stderr.decode(errors='replace').strip()[:200]}")
-        return False
-    return True
+    command = ["bwrap", "--unshare-all", "--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"]
+    works: dict[str, Work] = {"bwrap": lambda: _run(*command)}
+    for runtime in RUNTIMES:
+        if shutil.which(runtime) is None:
+            leave_out(left_out, f"{runtime} run", f"{runtime} is not installed")
+            continue
+        bundle = _bundle(runtime, directory, root, ["/bin/true"])
+        call = [*_prefix(runtime), runtime, "run", "--bundle", str(bundle), f"bench-{runtime}-{os.getpid()}"]
+        works[f"{runtime} run"] = lambda call=call: _run(*call)  # type: ignore[misc]  # bound per runtime
+    return usable(works, left_out)
 
 
 @contextmanager

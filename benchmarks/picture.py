@@ -35,8 +35,7 @@ def of_io(results: Results) -> Iterator[Bar]:
     """What a volume does, for each 1 of the host's disk."""
     longest = max(one.ratio for one in results.io)
     for one in results.io:
-        name = f"{one.job}, {'direct' if one.direct else 'buffered'}"
-        yield Bar(name, one.ratio / longest, f"{one.ratio:.2f}", True)
+        yield Bar(one.name, one.ratio / longest, f"{one.ratio:.2f}", True)
 
 
 def groups(results: Results) -> Iterator[tuple[str, Sequence[Bar]]]:

@@ -15,10 +15,11 @@ from typing import Any
 
 from benchmarks.cascade import Cascade, Floor
 from benchmarks.idle import Idle
+from benchmarks.left_out import LeftOut
 from benchmarks.load import Load
 from benchmarks.machine import machine, versions
 from benchmarks.measure import Timing
-from benchmarks.volumes import Io
+from benchmarks.volume_io import Io
 
 # Of the file; a reader refuses others.
 SCHEMA = 1
@@ -26,18 +27,27 @@ SCHEMA = 1
 
 @dataclass
 class Results:
-    """All figures of one run. memory_of_mount_kib: what the kernel has more for each volume that is mounted."""
+    """All figures of one run. memory_of_mount_kib: what the kernel has more for each volume that is mounted.
+
+    decrypted_by: what decrypts encrypted volumes here. left_out: by benchmark, who does not run here, and why.
+    """
 
     timings: dict[str, Sequence[Timing]] = field(default_factory=dict)
     loads: Sequence[Load] = field(default_factory=list)
     io: Sequence[Io] = field(default_factory=list)
+    decrypted_by: str | None = None
     memory_of_mount_kib: float | None = None
     idle: Idle | None = None
     trees: Sequence[Cascade] = field(default_factory=list)
     trees_by_hand: Floor | None = None
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=versions)
     taken: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def left_out_of(self, benchmark: str) -> LeftOut:
+        """To be filled."""
+        return self.left_out.setdefault(benchmark, {})
 
     def write(self, file: Path) -> None:
         """As JSON, a line for each part."""

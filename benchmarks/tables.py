@@ -6,11 +6,10 @@ from rich.table import Table
 
 from benchmarks.cascade import Cascade, Floor
 from benchmarks.idle import Idle
+from benchmarks.io_tables import DIRECT_IO, ENCRYPTED, PLAIN
 from benchmarks.load import Load
 from benchmarks.measure import Timing
-from benchmarks.volumes import Io
-
-IO_COLUMNS = ("job", "volume", "host", "ratio", "mount -o loop")
+from benchmarks.volume_io import Io
 
 
 def titled(title: str, *columns: str) -> Table:
@@ -43,20 +42,14 @@ def flood_table(timings: Sequence[Timing]) -> Table:
     return drawn
 
 
-def io_rows(found: Sequence[Io]) -> Iterator[tuple[str, str, str, str, str]]:
-    """What a volume does beside the disk that its file is on, and beside another loop device there."""
-    for one in found:
-        name = f"{one.job}, {'direct' if one.direct else 'buffered'}"
-        loop = "" if one.loop is None else f"{one.loop:.0f} {one.unit}"
-        yield name, f"{one.volume:.0f} {one.unit}", f"{one.host:.0f} {one.unit}", f"{one.ratio:.2f}", loop
-
-
-def io_table(found: Sequence[Io]) -> Table:
-    """The same, drawn."""
-    drawn = titled("I/O on a volume, and on the host's disk", *IO_COLUMNS)
-    for row in io_rows(found):
-        drawn.add_row(*row)
-    return drawn
+def io_tables(found: Sequence[Io]) -> Iterator[Table]:
+    """What volumes do beside the disk that their files are on, and beside each other."""
+    for one in (PLAIN, DIRECT_IO, ENCRYPTED):
+        if one.is_in(found):
+            drawn = titled(one.title, *one.columns(found))
+            for row in one.rows(found):
+                drawn.add_row(*row)
+            yield drawn
 
 
 def load_rows(found: Sequence[Load]) -> Iterator[tuple[str, str, str, str, str]]:

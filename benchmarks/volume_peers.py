@@ -1,29 +1,35 @@
-"""What others mount of an image: `mount -o loop`, systemd-dissect, systemd-nspawn; and what cp copies of one.
+"""What others mount: `mount -o loop`, systemd-dissect, systemd-nspawn an image, podman a volume; and a plain ext4.
 
-A volume of podman's is a bind mount of a directory, so it is the host's disk itself. Each peer is tried first: one that
-is not there, or does not run here, is left out and named. Our own side is in `benchmarks.volumes`.
+A volume of podman's is a bind mount of a directory, so it is the host's disk itself. One that is not there, or does not
+run here, is left out and named (`benchmarks.left_out`). Our own side is in `benchmarks.volumes` and
+`benchmarks.volume_io`.
 """
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO, cast
 
+from benchmarks.cascade import children_of
+from benchmarks.left_out import LeftOut, Work, entered
 from benchmarks.peers import unpack_busybox
 from sysproc.isolation.mkfs import ext4_at
 from sysproc.storage.vsf.clone import fresh_vsf
 from sysproc.storage.vsf.gpt import Partition, single_partition
 
-Work = Callable[[], object]
 IMAGE_BYTES, PLAIN_BYTES = 1 << 30, 2 << 30
+PODMAN_RUN = "podman run --volume, /bin/true"
 # Without a host that systemd runs, and what that has registered.
 NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit")
 
 
-def run(*command: str | Path) -> None:
-    """A command to its end."""
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+def run(*command: str | Path) -> str:
+    """A command to its end: what it says."""
+    done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    return done.stdout.decode(errors="replace").strip()
 
 
 def image_with_root(directory: Path) -> Path:
@@ -74,7 +80,7 @@ def plain_ext4(directory: Path) -> Iterator[Path]:
 
 
 def mounters(image: Path, directory: Path) -> dict[str, Work]:
-    """Each mounts it and unmounts it again, or starts /bin/true in it; those that run here."""
+    """Each mounts it and unmounts it again, or starts /bin/true in it."""
     place = directory / "place"
     (part,) = single_partition(IMAGE_BYTES).partitions
 
@@ -91,17 +97,41 @@ def mounters(image: Path, directory: Path) -> dict[str, Work]:
         "systemd-dissect --mount, --umount": dissected,
         "systemd-nspawn --image, /bin/true": lambda: run(*NSPAWN, f"--image={image}", "/bin/true"),
     }
-    return {name: work for name, work in works.items() if is_usable(name, work)}
+    return works
 
 
-def is_usable(name: str, work: Work) -> bool:
-    """Whether it runs here; if not, why is said."""
+def podman_runs(root: Path, stack: ExitStack, left_out: LeftOut) -> dict[str, Work]:
+    """/bin/true in a container with a volume of podman's, which is there until the stack is closed."""
+    if entered(stack, PODMAN_RUN, podman_volume(), left_out) is None:
+        return {}
+    command = ("podman", "run", "--rm", "--network=none", f"--volume={podman_name()}:/bench", "--rootfs", root)
+    return {PODMAN_RUN: lambda: run(*command, "/bin/true")}
+
+
+@contextmanager
+def podman_volume() -> Iterator[Path]:
+    """A volume of podman's: the directory of the host that its containers get as a bind mount."""
+    run("podman", "volume", "create", podman_name())
     try:
-        work()
-    except FileNotFoundError as failure:
-        print(f"{name} is left out: {failure}")
-    except subprocess.CalledProcessError as failure:
-        print(f"{name} is left out: {failure.stderr.decode(errors='replace').strip().splitlines()[-1:]}")
-    else:
-        return True
-    return False
+        yield Path(run("podman", "volume", "inspect", "--format={{.Mountpoint}}", podman_name()))
+    finally:
+        run("podman", "volume", "rm", "--force", podman_name())
+
+
+def podman_name() -> str:
+    """Of the volume; no other run's."""
+    return f"sysproc-bench-{os.getpid()}"
+
+
+@contextmanager
+def nspawned(directory: Path) -> Iterator[Path]:
+    """The root that systemd-nspawn mounts of an image, in a container that runs until the end."""
+    command = [*NSPAWN, "--console=pipe", f"--image={image_with_root(directory)}", "/bin/sh", "-c"]
+    run(*command, "exit")  # says why it does not run
+    with subprocess.Popen([*command, "echo ready; exec sleep 1000000"], stdout=subprocess.PIPE) as process:
+        try:
+            cast("IO[bytes]", process.stdout).readline()
+            (leader,) = children_of(process.pid)
+            yield Path(f"/proc/{leader}/root")
+        finally:
+            process.terminate()

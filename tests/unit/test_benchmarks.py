@@ -2,20 +2,22 @@
 
 import json
 import random
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import compare, contenders, page, picture
+from benchmarks import compare, contenders, left_out, page, picture
 from benchmarks.cascade import Cascade, Floor
 from benchmarks.idle import Idle
 from benchmarks.load import Load
 from benchmarks.measure import Timing
 from benchmarks.results import NoResults, Results, read
-from benchmarks.volumes import Io
+from benchmarks.volume_io import PLACES, TITLE, Io
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -125,6 +127,89 @@ def test_a_comparison_says_what_was_different_around_it(tmp_path: Path) -> None:
     files = kept(tmp_path, "a.json", results()), kept(tmp_path, "b.json", other)
     said = CliRunner().invoke(compare.main, [*files]).output
     assert "5.14 after" in said and "0.1 after" in said
+
+
+MANY_PLACES = Io("sequential read", True, 900.0, 1000.0, "MB/s", direct_io=450.0, encrypted=90.0)
+
+
+def test_what_is_measured_of_io_is_on_the_page_and_what_is_not_is_not() -> None:
+    old, new = results(), results()
+    new.io, new.decrypted_by = [MANY_PLACES], "dm-crypt"
+    before, after = page.page(old), page.page(new)
+    assert "| sequential read, direct | 900 MB/s | 450 MB/s | 1000 MB/s | 0.50 | 0.45 |" in after
+    assert "| sequential read, direct | 900 MB/s | 90 MB/s | 1000 MB/s | 0.10 |" in after
+    assert "Decrypted by dm-crypt." in after and "podman volume |" not in after
+    assert "### Encrypted" not in before and "### With `--direct-io`" not in before
+
+
+def test_io_of_each_place_is_compared() -> None:
+    one = results()
+    one.io = [MANY_PLACES]
+    found = dict(compare.once_only(one))
+    assert found["sequential read, direct, volume, --direct-io, MB/s"] == 450
+    assert found["sequential read, direct, volume, encrypted, MB/s"] == 90
+
+
+def test_who_is_left_out_is_named_on_the_page_with_the_reason_and_compared_with_nobody(tmp_path: Path) -> None:
+    one = results()
+    one.left_out_of("exec /bin/true")["runc exec"] = "it says `no`"
+    one.left_out_of("copying 1 GiB, 200 MiB used, with reflink")["all of it"] = "no xfs"
+    files = kept(tmp_path, "a.json", one), kept(tmp_path, "b.json", results())
+    assert read(tmp_path / "a.json").left_out == one.left_out
+    shown = page.page(one)
+    assert "\n- runc exec: `it says 'no'`\n" in shown and "with reflink\n" in shown and "- all of it: `no xfs`" in shown
+    assert "Left out" not in page.page(results())
+    done = CliRunner().invoke(compare.main, [*files, "--fail"])
+    assert done.exit_code == 0 and "runc exec" not in done.output, done.output
+
+
+def test_a_peer_that_does_not_run_is_left_out_with_what_it_says() -> None:
+    def says(*command: str) -> left_out.Work:
+        return lambda: subprocess.run(command, check=True, capture_output=True)
+
+    missing: left_out.LeftOut = {}
+    works = {
+        "runs": says("true"),
+        "fails": says("sh", "-c", "echo first >&2; echo last >&2; exit 3"),
+        "is silent": says("false"),
+        "is not there": says("no-such-peer"),
+    }
+    assert [*left_out.usable(works, missing)] == ["runs"]
+    assert missing == {
+        "fails": "last",
+        "is silent": "it ends with 1",
+        "is not there": "no-such-peer is not installed",
+    }
+
+
+@contextmanager
+def made_by(command: str, ended: list[str]) -> Iterator[str]:
+    subprocess.run([command], check=True)
+    yield command
+    ended.append(command)
+
+
+def test_what_cannot_be_made_is_left_out_and_what_can_is_there_until_the_end() -> None:
+    missing: left_out.LeftOut = {}
+    ended: list[str] = []
+    with ExitStack() as stack:
+        assert left_out.entered(stack, "broken", made_by("no-such-peer", ended), missing) is None
+        assert left_out.entered(stack, "whole", made_by("true", ended), missing) == "true"
+        assert ended == [] and missing == {"broken": "no-such-peer is not installed"}
+    assert ended == ["true"]
+
+
+def test_every_peer_of_the_kept_run_is_measured_or_left_out_with_a_reason() -> None:
+    found = read(DOCS / "benchmarks.json")
+    if not found.left_out:
+        pytest.skip("the kept run is from before who is left out was kept: `make bench bench-page` makes another")
+    for title, sides in contenders.BESIDE_PEERS.items():
+        measured = {one.contender for one in found.timings.get(title, ())}
+        missing = found.left_out.get(title, {})
+        assert measured or "all of it" in missing
+        assert not measured or sides.ours | sides.theirs <= measured | {*missing}, title
+    missing = found.left_out.get(TITLE, {})
+    assert [name for field, name in PLACES.items() if found.io[0].of(field) is None and name not in missing] == []
 
 
 def test_the_picture_has_a_bar_for_each_figure() -> None:
