@@ -8,11 +8,14 @@ what is tried again in `sysproc_client.connection`.
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 
 from nightos.sysproc.v1.process_service_pb2_grpc import ProcessServiceStub
 from sysproc_client._core.channel_options import Room, options_for, target_of
+from sysproc_client._core.errors import client_closed
 from sysproc_client.tls import Tls
 
 # gRPC waits for what is being sent, though its call was cancelled; it moves in this time, or not at all.
@@ -39,6 +42,8 @@ class Channels:
 
     def __init__(self, endpoint: str, tls: Tls | None) -> None:
         self._endpoint, self._tls, self._lock = endpoint, tls, threading.Lock()
+        #: Whether somebody has closed them, for good.
+        self.closed = False
         self.first = self._another()
         self._room: Room[grpc.Channel] = Room()
         self._room.streams[self.first] = 0
@@ -50,10 +55,22 @@ class Channels:
         return grpc.secure_channel(target, self._tls.credentials(), options=options)
 
     def place(self) -> Place:
-        """Room for a stream; leave it when the stream has ended."""
+        """Room for a stream; leave it when the stream has ended. Raises Unavailable (they are closed)."""
         with self._lock:
+            if self.closed:
+                raise client_closed()
             channel = self._room.take(self._another)
         return Place(self, channel)
+
+    @contextmanager
+    def still_open(self) -> Iterator[None]:
+        """Begin a call in it. Raises Unavailable (they are closed), which is a ValueError of gRPC's."""
+        try:
+            yield
+        except ValueError:
+            if not self.closed:
+                raise
+            raise client_closed() from None
 
     def _leave(self, channel: grpc.Channel) -> None:
         with self._lock:
@@ -62,6 +79,7 @@ class Channels:
     def close(self) -> None:
         """Close them all. One whose link takes nothing any more is left to end by itself, with its keepalive."""
         with self._lock:
+            self.closed = True
             channels = [*self._room.streams]
         closing = [thread for channel in channels if (thread := closed_meanwhile(channel)) is not None]
         deadline = time.monotonic() + CLOSE_S

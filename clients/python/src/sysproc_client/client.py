@@ -75,7 +75,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; containers live on."""
+        """Close the connection; containers live on.
+
+        Who waits for something of it meanwhile is told: Unavailable, CLIENT_CLOSED.
+        """
         self._connection.close()
 
     def _call(self, method: Callable[..., T], request: Any, *, more_s: float = 0, repeatable: bool = True) -> T:

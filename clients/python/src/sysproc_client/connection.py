@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from sysproc_client._core.errors import SysprocError, from_rpc_error
+from sysproc_client._core.errors import SysprocError, client_closed, from_rpc_error
 from sysproc_client._core.retry import PATIENCE_S, TIMEOUT_S, Attempts, Fate, fate_of
 from sysproc_client.channels import Channels
 from sysproc_client.endpoint import chosen_endpoint, is_remote
@@ -52,10 +52,16 @@ class Connection:
         attempts = self.attempts(repeatable=repeatable)
         while True:
             try:
-                return method(request, timeout=None if deadline is None else deadline - time.monotonic())
+                with self.channels.still_open():
+                    return method(request, timeout=None if deadline is None else deadline - time.monotonic())
             except grpc.RpcError as error:
-                failure = from_rpc_error(error, self.endpoint, timeout)
+                failure = self.failure_of(error, timeout)
                 time.sleep(self.pause(attempts, fate_of(error), failure, deadline))
+
+    def begin(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """A streaming call. Raises Unavailable (the client is closed)."""
+        with self.channels.still_open():
+            return method(*arguments)
 
     def stream(self, call: Iterator[T]) -> Iterator[T]:
         """What a streaming call answers that cannot be made again. Raises SysprocError."""
@@ -63,18 +69,25 @@ class Connection:
         try:
             yield from call
         except grpc.RpcError as error:
-            failure, fate = from_rpc_error(error, self.endpoint), fate_of(error)
+            failure, fate = self.failure_of(error), fate_of(error)
             raise self._final(attempts, fate, failure) from error
 
     def repeated(self, call: Callable[[], Iterator[T]], attempts: Attempts) -> Iterator[T]:
         """What a streaming call answers; made anew, and answered from its beginning, when it was lost."""
         while True:
             try:
-                yield from call()
+                with self.channels.still_open():
+                    yield from call()
                 return
             except grpc.RpcError as error:
-                failure = from_rpc_error(error, self.endpoint)
+                failure = self.failure_of(error)
                 time.sleep(self.pause(attempts, fate_of(error), failure))
+
+    def failure_of(self, error: grpc.RpcError, timeout: float | None = None) -> SysprocError:
+        """The exception for what a call ended with. timeout: the seconds that it was given."""
+        if self.channels.closed and error.code() is grpc.StatusCode.CANCELLED:
+            return client_closed()
+        return from_rpc_error(error, self.endpoint, timeout)
 
     # -- attempts
 

@@ -91,12 +91,13 @@ class Images:
     ) -> pb.ImportImageResponse.Imported:
         header = pb.ImportImageRequest.Header(name=text(name, "image"), replace=bool(replace), size_bytes=size)
         upload = Upload(header, stream)
-        call = self._stub.ImportImage(upload.requests())
+        call = self._connection.begin(self._stub.ImportImage, upload.requests())
         upload.cancel_with(call.cancel)
         try:
             for response in self._connection.stream(call):
                 if response.WhichOneof("update") == "imported":
-                    return response.imported
+                    imported: pb.ImportImageResponse.Imported = response.imported
+                    return imported
                 progress(response.progress)
         except SysprocError as failure:
             raise upload.failure or failure from failure.__cause__

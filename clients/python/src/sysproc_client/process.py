@@ -20,7 +20,7 @@ import grpc
 
 from nightos.sysproc.v1.process_service_pb2 import ExecRequest
 from sysproc_client._core import unread
-from sysproc_client._core.errors import SysprocError, from_rpc_error
+from sysproc_client._core.errors import SysprocError
 from sysproc_client._core.exec_machine import Chunk, Ended, ExecMachine, State
 from sysproc_client._core.killing import KILLS, SIGKILL, too_long
 from sysproc_client._core.results import Collected, Result
@@ -241,7 +241,7 @@ class Process:
 
     def _lost(self, error: grpc.RpcError) -> None:
         """Get ready for another stream, or raise."""
-        failure, fate = from_rpc_error(error, self._connection.endpoint), fate_of(error)
+        failure, fate = self._connection.failure_of(error), fate_of(error)
         self._hang_up()
         with self._changed:
             news = self._machine.lost(fate, failure)
@@ -253,7 +253,7 @@ class Process:
         with self._changed:
             place = self._connection.channels.place()
             # What is to be sent is asked for by another thread, which waits for this lock.
-            call = place.processes.Exec(self._requests(place, self._machine.opening()))
+            call = self._connection.begin(place.processes.Exec, self._requests(place, self._machine.opening()))
             self._stream = Stream(place, call)
             return self._stream
 

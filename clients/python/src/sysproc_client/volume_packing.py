@@ -66,7 +66,7 @@ def packed(
 def _send(
     connection: Connection, method: Any, upload: Packing, progress: Progress
 ) -> service.CreateVolumeFromResponse.Created:
-    call = method(upload.requests())
+    call = connection.begin(method, upload.requests())
     upload.cancel_with(call.cancel)
     try:
         for response in connection.stream(call):

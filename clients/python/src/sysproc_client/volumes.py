@@ -300,7 +300,7 @@ class Volumes(CopiedVolumes):
 
     def _check(self, ref: pb.VolumeRef, *, repair: bool, secret: Secret) -> Iterator[Checked]:
         request = service.CheckVolumeRequest(volume=ref, repair=bool(repair), secret=requests.secret_bytes(secret))
-        return checked(self._connection.stream(self._stub.CheckVolume(request)))
+        return checked(self._connection.stream(self._connection.begin(self._stub.CheckVolume, request)))
 
     def _shrink(self, ref: pb.VolumeRef, size: int | str) -> pb.Volume:
         request = service.ShrinkVolumeRequest(volume=ref, size_bytes=size_bytes(size))

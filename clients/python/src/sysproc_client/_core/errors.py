@@ -178,6 +178,15 @@ def no_answer(endpoint: str, timeout: float | None) -> TimedOut:
     )
 
 
+def client_closed() -> Unavailable:
+    """The error for what still uses a client that somebody else has closed."""
+    return Unavailable(
+        "The client was closed.",
+        reason="CLIENT_CLOSED",
+        resolution="Close it once nothing uses it any more. What was asked for may have been done.",
+    )
+
+
 def cannot_reach(endpoint: str, why: str, resolution: str) -> Unavailable:
     """The error for a service that cannot be called at all."""
     return Unavailable(f"{endpoint} cannot be reached: {why}.", reason=UNREACHABLE, resolution=resolution)

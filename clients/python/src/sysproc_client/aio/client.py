@@ -72,7 +72,10 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; containers live on."""
+        """Close the connection; containers live on.
+
+        Who waits for something of it meanwhile is told: Unavailable, CLIENT_CLOSED.
+        """
         await self._connection.close()
 
     async def _call(

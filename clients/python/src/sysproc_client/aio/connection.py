@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from sysproc_client._core.errors import SysprocError, from_rpc_error
+from sysproc_client._core.errors import SysprocError, client_closed, from_rpc_error
 from sysproc_client._core.retry import PATIENCE_S, TIMEOUT_S, Attempts, Fate, fate_of
 from sysproc_client.aio.channels import Channels, Stubs
-from sysproc_client.aio.finished import answers_of, finished
+from sysproc_client.aio.finished import answer_of, answers_of
 from sysproc_client.aio.to_end import in_thread
 from sysproc_client.connection import OnAway
 from sysproc_client.endpoint import chosen_endpoint, is_remote
@@ -71,7 +71,9 @@ class Connection:
         while True:
             try:
                 left = None if deadline is None else deadline - time.monotonic()
-                return (await finished(method(request, timeout=left))).result()
+                return await answer_of(method(request, timeout=left))
+            except grpc.aio.UsageError:
+                raise client_closed() from None  # while it waited for the next attempt
             except grpc.RpcError as error:
                 failure = from_rpc_error(error, self.endpoint, timeout)
                 await asyncio.sleep(await self.pause(attempts, fate_of(error), failure, deadline))
@@ -90,7 +92,10 @@ class Connection:
     async def repeated(self, call: Callable[[], Answers[T]], attempts: Attempts) -> AsyncGenerator[T, None]:
         """What a streaming call answers; made anew, and answered from its beginning, when it was lost."""
         while True:
-            current = call()
+            try:
+                current = call()
+            except grpc.aio.UsageError:
+                raise client_closed() from None  # while it waited for the next attempt
             try:
                 async for response in answers_of(current):
                     yield response

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from typing import TypeVar
 
+from sysproc_client._core.errors import client_closed
+
 T = TypeVar("T")
 
 
@@ -28,12 +30,24 @@ async def finished(work: Awaitable[T]) -> "asyncio.Future[T]":
     return running
 
 
+async def answer_of(call: Awaitable[T]) -> T:
+    """What it answers. Raises grpc.RpcError, Unavailable (the client was closed)."""
+    return result_of(await finished(call))
+
+
+def result_of(ended: "asyncio.Future[T]") -> T:
+    """The same, of one that has ended: nobody else cancels a call that somebody waits for."""
+    if ended.cancelled():
+        raise client_closed()
+    return ended.result()
+
+
 async def answers_of(call: AsyncIterable[T]) -> AsyncIterator[T]:
-    """All that a call answers. Raises grpc.RpcError."""
+    """All that a call answers. Raises grpc.RpcError, Unavailable (the client was closed)."""
     answers = aiter(call)
     while True:
         try:
-            answer = (await finished(anext(answers))).result()
+            answer = await answer_of(anext(answers))
         except StopAsyncIteration:
             return
         yield answer

@@ -25,7 +25,7 @@ from sysproc_client._core.retry import fate_of
 from sysproc_client.aio.channels import Place
 from sysproc_client.aio.connection import Connection
 from sysproc_client.aio.ending import AsyncEnding
-from sysproc_client.aio.finished import finished
+from sysproc_client.aio.finished import finished, result_of
 from sysproc_client.aio.sending import send
 from sysproc_client.aio.to_end import to_end
 
@@ -273,7 +273,7 @@ class AsyncProcess:
         if self._stream is not stream:
             return  # another task has hung up, and that is all it says
         try:
-            response = reading.result()
+            response = result_of(reading)
         except grpc.RpcError as error:
             await self._lost(error)
             return

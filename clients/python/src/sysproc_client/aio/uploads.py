@@ -16,7 +16,7 @@ import grpc
 
 from sysproc_client._core.values import bad
 from sysproc_client.aio.connection import Connection
-from sysproc_client.aio.finished import finished
+from sysproc_client.aio.finished import finished, result_of
 from sysproc_client.aio.sending import send, send_no_more
 from sysproc_client.aio.threads import Threaded
 from sysproc_client.aio.to_end import in_thread
@@ -53,7 +53,7 @@ async def answers(
             reading = await finished(call.read())
             if failures and reading.cancelled():
                 raise failures[0]
-            if (response := reading.result()) is grpc.aio.EOF:
+            if (response := result_of(reading)) is grpc.aio.EOF:
                 return
             yield response
     finally:
