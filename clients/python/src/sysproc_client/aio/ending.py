@@ -29,6 +29,11 @@ class AsyncEnding:
             self._task.cancel()
         await asyncio.wait({self._task})
 
+    async def _leave(self) -> None:
+        """Nobody reads any more: whatever it waits for will not come."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
     async def _run(self) -> None:
         if await self._process.ended_within(self._after) or self._process.ended is not None:
             return

@@ -143,7 +143,7 @@ class AsyncProcess:
         finally:
             await self._hang_up()
             for ending in self._endings:
-                await ending.stop()
+                await ending._leave()
 
     @property
     def exec_id(self) -> str:
@@ -352,7 +352,8 @@ class AsyncProcess:
                 raise too_long(timeout) from failure
             raise
         finally:
-            await killing.stop()
+            if not killing.begun:  # else it ends with the process, and for that somebody has to read
+                await killing.stop()
         if killing.begun:
             raise too_long(timeout)
         return result
