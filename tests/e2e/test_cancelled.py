@@ -1,13 +1,18 @@
 """Who is cancelled leaves nothing behind, whatever the service was doing for it in that moment."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
 from sysproc_client.aio import AsyncClient
+from sysproc_client.aio.volume_mounts import AsyncMount
+from sysproc_client.aio.volumes import AsyncVolume
 from tests.e2e.daemon import RunningDaemon
 from tests.e2e.shells import grpc_begun
+
+# From before anything was sent to after it is done.
+MOMENTS_S = (0, 0.001, 0.002, 0.004, 0.006, 0.009, 0.013, 0.018, 0.025, 0.035, 0.05)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,3 +38,43 @@ async def test_a_command_is_over_though_it_is_cancelled_while_its_timeout_kills_
         await asyncio.wait({collecting})
         assert collecting.cancelled()
         assert process.ended is not None and process.ended.signal == 9
+
+
+@pytest.fixture
+async def data(c: AsyncClient) -> AsyncIterator[AsyncVolume]:
+    async with c.create(name="box") as box, c.volumes.create("data", size="16M", owner=box) as volume:
+        yield volume
+
+
+MADE: dict[str, Callable[[AsyncVolume], Awaitable[object]]] = {
+    "clone": lambda data: data.clone("copy"),
+    "snapshot": lambda data: data.snapshot("copy"),
+    "mount": lambda data: data.mount("box", "/srv"),
+    "attach": lambda data: data.attach("box"),
+}
+
+
+@pytest.mark.parametrize("what", MADE)
+async def test_what_is_made_for_who_is_cancelled_is_undone(c: AsyncClient, data: AsyncVolume, what: str) -> None:
+    for moment_s in MOMENTS_S:
+        making = asyncio.ensure_future(awaited(MADE[what](data)))
+        await asyncio.wait({making}, timeout=moment_s)
+        making.cancel()
+        await asyncio.wait({making})
+        if not making.cancelled():
+            await undo(making.result(), data)  # it came about in time
+        assert [volume.name for volume in await c.volumes.list()] == ["data"]
+        assert not (await data.refresh()).attached_to
+
+
+async def awaited(call: Awaitable[object]) -> object:
+    return await call
+
+
+async def undo(made: object, data: AsyncVolume) -> None:
+    if isinstance(made, AsyncVolume):
+        await made.delete()
+    elif isinstance(made, AsyncMount):
+        await made.unmount()
+    else:
+        await data.detach("box")

@@ -13,6 +13,7 @@ from sysproc_client._core import volume_requests as requests
 from sysproc_client._core.volume_facts import VolumeFacts
 from sysproc_client.aio import volume_transfers as transfers
 from sysproc_client.aio.connection import Connection
+from sysproc_client.aio.made import made_or_undone
 
 if TYPE_CHECKING:
     from sysproc_client.aio.volumes import AsyncVolume, AsyncVolumes, Owner
@@ -39,7 +40,8 @@ class AsyncCopied(VolumeFacts):
         asked = requests.copy_fields(
             self.ref, name, owner=owner, on_destroy=on_destroy, overcommit=overcommit, request_id=request_id
         )
-        return await self._volumes._clone(service.CloneVolumeRequest(**asked))
+        cloning = self._volumes._clone(service.CloneVolumeRequest(**asked))
+        return await (cloning if request_id else made_or_undone(cloning, lambda copy: copy.delete()))
 
     async def snapshot(
         self,
@@ -57,7 +59,8 @@ class AsyncCopied(VolumeFacts):
         asked = requests.copy_fields(
             self.ref, name, owner=owner, on_destroy=on_destroy, overcommit=overcommit, request_id=request_id
         )
-        return await self._volumes._snapshot(service.SnapshotVolumeRequest(**asked))
+        copying = self._volumes._snapshot(service.SnapshotVolumeRequest(**asked))
+        return await (copying if request_id else made_or_undone(copying, lambda copy: copy.delete()))
 
     async def export_to(
         self,

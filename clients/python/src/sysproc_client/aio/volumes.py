@@ -28,7 +28,7 @@ from sysproc_client._core.values import size_bytes
 from sysproc_client._core.volume_requests import Secret, Wanted
 from sysproc_client.aio.connection import Connection
 from sysproc_client.aio.container import AsyncContainer
-from sysproc_client.aio.made import Made
+from sysproc_client.aio.made import Made, made_or_undone
 from sysproc_client.aio.to_end import to_end
 from sysproc_client.aio.uploads import archive_requests, opened, uploaded
 from sysproc_client.aio.volume_copies import AsyncCopied, AsyncCopiedVolumes
@@ -168,7 +168,9 @@ class AsyncVolume(AsyncCopied):
         From now on the kernel mounts it no more, before the host vouches for it. Raises FailedPrecondition (in use).
         """
         request = requests.attach_request(self.ref, container, filesystem=filesystem, read_only=read_only)
-        return os.fsdecode(await self._volumes._attach(request))
+        attaching = self._volumes._attach(request)
+        path = await made_or_undone(attaching, lambda _: self.detach(container, filesystem=filesystem))
+        return os.fsdecode(path)
 
     async def detach(self, container: AsyncContainer | str, *, filesystem: str = "", force: bool = False) -> None:
         """Take the raw disk away again. Raises FailedPrecondition (who has it open); force: those are killed."""
@@ -301,13 +303,11 @@ class AsyncVolumes(AsyncCopiedVolumes):
         await self._connection.call(self._connection.stubs.volumes.UnmountVolume, request)
 
     async def _mount(self, request: service.MountVolumeRequest) -> AsyncMount:
-        mount = AsyncMount(self, request)
-        try:
+        async def mount() -> AsyncMount:
             await self._connection.call(self._connection.stubs.volumes.MountVolume, request)
-        except asyncio.CancelledError:
-            await to_end(undone(mount.unmount()))
-            raise
-        return mount
+            return AsyncMount(self, request)
+
+        return await made_or_undone(mount(), lambda mounted: mounted.unmount())
 
     async def _get(self, ref: pb.VolumeRef) -> pb.Volume:
         request = service.GetVolumeRequest(volume=ref)
