@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sysproc.errors import SysprocError
+from sysproc.server.manual import EPILOG
 from sysproc.server.settings import CONFIG, SETTINGS, Decided, decide, flag, variable
 
 LISTS = frozenset({"listen"})
@@ -30,7 +31,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Settings come from flags, else the environment, else the TOML file, else the default.",
+    epilog=EPILOG,
 )
 @options
 @click.option(

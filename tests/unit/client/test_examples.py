@@ -10,8 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
+from sysproc.server.main import main as sysprocd
+from sysproc.server.manual import EPILOG
 from sysproc_client.cli.examples import EXAMPLES
 from sysproc_client.cli.main import COMMANDS, Options, cli
+from sysproc_client.cli.manual import TOP
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts" / "make-man-pages"
@@ -77,6 +80,33 @@ def test_help_ends_with_the_examples() -> None:
     assert command is not None
     shown = command.get_help(click.Context(command, info_name="mount"))
     assert shown.rstrip().endswith(f"Examples:\n    {EXAMPLES['mount'][0]}\n    {EXAMPLES['mount'][1]}")
+
+
+def test_a_page_has_every_section_and_every_word_that_help_ends_with(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], check=True, timeout=120)
+    exec_command = cli.get_command(click.Context(cli), "exec")
+    assert exec_command is not None
+    sections = {
+        "sysproc.1": (cli, ["EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"]),
+        "sysprocd.8": (sysprocd, ["EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"]),
+        "sysproc-exec.1": (exec_command, ["EXIT STATUS", "EXAMPLES"]),
+    }
+    for name, (command, titles) in sections.items():
+        text = (tmp_path / name).read_text().replace("\\-", "-").replace("\\&", "")
+        assert re.findall(r"^\.SH (.+)$", text, re.MULTILINE)[-1 - len(titles) :] == [*titles, "SEE ALSO"]
+        words = re.sub(r"^\.\w+", "", text, flags=re.MULTILINE).split()
+        told = [word for word in (command.epilog or "").replace("\b", "").split() if not word.endswith(":")]
+        assert [word for word in told if word not in words and word.upper() not in words] == []
+
+
+@pytest.mark.parametrize("line", [line.strip() for line in EPILOG.split("Examples:")[1].strip().splitlines()])
+def test_an_example_of_the_daemon_is_taken_as_it_is_written(line: str) -> None:
+    sysprocd.make_context("sysprocd", shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize("line", [line.strip() for line in TOP.split("Examples:")[1].strip().splitlines()])
+def test_an_example_of_the_whole_is_taken_as_it_is_written(line: str) -> None:
+    take(shlex.split(line)[1:])
 
 
 def test_man_pages_are_made_of_the_same_and_roff_has_nothing_against_them(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ What the options mean is said at the options; what is printed, in README.
 
 import click
 
+from sysproc_client.cli.manual import EXIT_STATUS
+
 # The whole of a subcommand's name, and lines that a shell takes.
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "create": (
@@ -85,5 +87,5 @@ def with_examples(command: click.Command, name: str) -> click.Command:
             with_examples(one, f"{name} {word}")
     elif name in EXAMPLES:
         lines = "\n".join(f"  {line}" for line in EXAMPLES[name])
-        command.epilog = f"\b\nExamples:\n{lines}"
+        command.epilog = "\n".join([*filter(None, [EXIT_STATUS.get(name)]), f"\b\nExamples:\n{lines}"])
     return command

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from sysproc_client.cli.interrupts import loading
+from sysproc_client.cli.manual import TOP
 from sysproc_client.cli.streams import NOBODY_READS, leave, open_what_is_closed
 from sysproc_client.cli.usage import no_such_command, tell_usage
 from sysproc_client.version import VERSION
@@ -121,7 +122,7 @@ class Subcommands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Subcommands, epilog=TOP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--endpoint",
     metavar="URL",
