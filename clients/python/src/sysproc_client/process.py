@@ -7,19 +7,20 @@ time, and what it reads for others waits for them:
     iterate ──┐ nothing unread ┌─▶ one reads the next message ─▶ unread output, accepted input, the end ─▶ all look
     write   ──┘ or no room     └─▶ the others wait for that
 
-How a process is ended that does not end by itself is in `sysproc_client.ending`.
+How a process is ended that does not end by itself is in `sysproc_client.ending`, what a stream is in
+`sysproc_client.exec_stream`.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
 from nightos.sysproc.v1.process_service_pb2 import ExecRequest
 from sysproc_client._core import unread
+from sysproc_client._core.deadline import NEVER, Deadline
 from sysproc_client._core.errors import SysprocError
 from sysproc_client._core.exec_machine import Chunk, Ended, ExecMachine, State
 from sysproc_client._core.killing import KILLS, SIGKILL, too_long
@@ -28,17 +29,10 @@ from sysproc_client._core.retry import fate_of
 from sysproc_client.channels import Place
 from sysproc_client.connection import Connection
 from sysproc_client.ending import Ending
+from sysproc_client.exec_stream import ExecStream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-@dataclass
-class Stream:
-    """One call of Exec and the room that it takes."""
-
-    place: Place
-    call: Any  # an iterator of ExecResponse with grpc.Call's cancel()
 
 
 class Stdin:
@@ -83,7 +77,7 @@ class Process:
     def __init__(self, connection: Connection, start: ExecRequest.Start) -> None:
         self._connection, self._attempts = connection, connection.attempts()
         self._machine, self._changed = ExecMachine(start), threading.Condition()
-        self._stream: Stream | None = None
+        self._stream: ExecStream | None = None
         self._reading = False
         self._failure: SysprocError | None = None
         self._unread = unread.Unread()
@@ -173,13 +167,13 @@ class Process:
         """Its output as it comes, until it has ended. Raises SysprocError."""
         return self._chunks(None)
 
-    def _chunks(self, stream: unread.Stream | None) -> Iterator[Chunk]:
-        """Of one stream or of both; who leaves last lets go of the connection."""
+    def _chunks(self, stream: unread.Stream | None, deadline: Deadline = NEVER) -> Iterator[Chunk]:
+        """Of one stream or of both. Who leaves last lets go of the connection, unless only the time was up."""
         with self._changed:
             self._iterating += 1
         try:
             while True:
-                self._read_until(lambda: self._unread.has(stream), ahead=stream is not None)
+                self._read_until(lambda: self._unread.has(stream), ahead=stream is not None, deadline=deadline)
                 with self._changed:
                     chunk = self._unread.take(stream)
                     self._changed.notify_all()
@@ -187,18 +181,22 @@ class Process:
                     yield chunk
                 elif self._machine.ended is not None:
                     return
+                if deadline.passed:
+                    raise deadline.still_running()
         finally:
             with self._changed:
                 self._iterating -= 1
                 is_last = not self._iterating
-            if is_last:
+            if is_last and (self._over or not deadline.passed):
                 self._hang_up()
 
-    def _read_until(self, condition: Callable[[], bool], *, ahead: bool) -> None:
+    def _read_until(self, condition: Callable[[], bool], *, ahead: bool, deadline: Deadline = NEVER) -> None:
         """Read, or wait while another thread does, until the condition holds or the process has ended.
 
-        ahead: what is read may not be what is wanted; so much of it is kept as may be.
+        ahead: what is read may not be what is wanted; so much of it is kept as may be. Late, too, what has
+        come already is read. Raises TimedOut.
         """
+        looked = False
         while True:
             with self._changed:
                 if condition():
@@ -207,16 +205,19 @@ class Process:
                     raise self._failure
                 if self._machine.ended is not None:
                     return
+                if looked and deadline.passed:
+                    raise deadline.still_running()
+                looked = True
                 if self._reading or (ahead and self._unread.full):
-                    self._changed.wait()
+                    self._changed.wait(deadline.left)
                     continue
                 self._reading = True
-            self._read()
+            self._read(deadline)
 
-    def _read(self) -> None:
-        """One message; an error is everybody's."""
+    def _read(self, deadline: Deadline) -> None:
+        """One message, if it comes in time; an error is everybody's."""
         try:
-            self._read_from(self._stream or self._open())
+            self._read_from(self._stream or self._open(), deadline)
         except SysprocError as failure:
             self.give_up(failure)
         finally:
@@ -224,12 +225,14 @@ class Process:
                 self._reading = False
                 self._changed.notify_all()
 
-    def _read_from(self, stream: Stream) -> None:
+    def _read_from(self, stream: ExecStream, deadline: Deadline) -> None:
+        if not stream.has_next(deadline):
+            return
         try:
-            response = next(stream.call, None)
+            response = stream.next()
         except grpc.RpcError as error:
             if self._stream is stream:  # else another thread has hung up, and that is all it says
-                self._lost(error)
+                self._lost(error, deadline)
             return
         with self._changed:
             if self._stream is not stream:
@@ -239,23 +242,28 @@ class Process:
             self._unread.add(self._machine.feed(response))
             self._attempts.progressed()
 
-    def _lost(self, error: grpc.RpcError) -> None:
+    def _lost(self, error: grpc.RpcError, deadline: Deadline) -> None:
         """Get ready for another stream, or raise."""
         failure, fate = self._connection.failure_of(error), fate_of(error)
         self._hang_up()
         with self._changed:
             news = self._machine.lost(fate, failure)
-        self.ended_within(0 if news else self._connection.pause(self._attempts, fate, failure))
+        pause = 0 if news else self._connection.pause(self._attempts, fate, failure)
+        self.ended_within(deadline.no_later(pause))
 
     # -- the stream
 
-    def _open(self) -> Stream:
+    def _open(self) -> ExecStream:
         with self._changed:
             place = self._connection.channels.place()
             # What is to be sent is asked for by another thread, which waits for this lock.
             call = self._connection.begin(place.processes.Exec, self._requests(place, self._machine.opening()))
-            self._stream = Stream(place, call)
+            self._stream = ExecStream(place, call, self._tell)
             return self._stream
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _hang_up(self) -> None:
         """Let go of the stream, if there is one; the process lives on."""
@@ -265,11 +273,10 @@ class Process:
                 return
             self._machine.lost()
             self._changed.notify_all()
-        stream.call.cancel()
-        stream.place.leave()
+        stream.close()
 
     def _requests(self, place: Place, opening: ExecRequest) -> Iterator[ExecRequest]:
-        """What is sent on one stream; ends when the stream is not the current one any more."""
+        """What is sent on one stream; ends with it, or when it is not the current one any more."""
         yield opening
         while True:
             with self._changed:
@@ -279,7 +286,7 @@ class Process:
             yield from messages
 
     def _next_messages(self, place: Place) -> list[ExecRequest] | None:
-        while self._stream is not None and self._stream.place is place and not self._over:
+        while (stream := self._stream) is not None and stream.place is place and stream.is_alive and not self._over:
             if messages := list(self._machine.to_send()):
                 return messages
             self._changed.wait()
@@ -287,9 +294,16 @@ class Process:
 
     # -- to the end
 
-    def wait(self) -> Ended:
-        """Read (and drop) output until the process has ended. Raises SysprocError (as `exec` says)."""
-        for _ in self:
+    def wait(self, timeout: float | None = None) -> Ended:
+        """Read (and drop) output until the process has ended.
+
+        After `timeout` seconds TimedOut is raised (WAIT_TIMEOUT): the process goes on running, and can be waited for
+        again. What it is told then reaches it at once; the connection is kept, until its block is left or the client
+        is closed. 0: only look.
+
+        Raises SysprocError (as `exec` says), InvalidArgument (no such time).
+        """
+        for _ in self._chunks(None, Deadline(timeout)):
             pass
         ended = self._machine.ended
         if ended is None:

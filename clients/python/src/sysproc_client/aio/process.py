@@ -4,7 +4,8 @@ The asynchronous shell around `sysproc_client._core.exec_machine`, drawn in `sys
 with threads. Here a task of each stream sends what the machine says; whoever needs something from the service reads,
 one at a time. Who is cancelled while reading lets go of the stream: gRPC ends it, and what was not taken comes again.
 
-How a process is ended that does not end by itself is in `sysproc_client.aio.ending`.
+How a process is ended that does not end by itself is in `sysproc_client.aio.ending`, what a stream is in
+`sysproc_client.aio.exec_stream`.
 """
 
 import asyncio
@@ -15,41 +16,22 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from nightos.sysproc.v1.process_service_pb2 import ExecRequest, ExecResponse
+from nightos.sysproc.v1.process_service_pb2 import ExecRequest
 from sysproc_client._core import unread
+from sysproc_client._core.deadline import NEVER, Deadline
 from sysproc_client._core.errors import SysprocError, from_rpc_error
 from sysproc_client._core.exec_machine import Chunk, Ended, ExecMachine, State
 from sysproc_client._core.killing import KILLS, too_long
 from sysproc_client._core.results import Collected, Result
 from sysproc_client._core.retry import fate_of
-from sysproc_client.aio.channels import Place
 from sysproc_client.aio.connection import Connection
 from sysproc_client.aio.ending import AsyncEnding
-from sysproc_client.aio.finished import finished, result_of
+from sysproc_client.aio.exec_stream import ExecStream
 from sysproc_client.aio.sending import send
 from sysproc_client.aio.to_end import to_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Call = grpc.aio.StreamStreamCall[ExecRequest, ExecResponse]
-
-
-class Stream:
-    """One call of Exec, the room that it takes, and the task that sends on it."""
-
-    sender: "asyncio.Task[None]"
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.call: Call = place.processes.Exec()
-
-    async def close(self) -> None:
-        """End it, and wait until nothing is sent any more."""
-        self.call.cancel()
-        self.sender.cancel()
-        self.place.leave()
-        await asyncio.wait({self.sender})
 
 
 class Changes:
@@ -66,6 +48,16 @@ class Changes:
     async def wait(self) -> None:
         """Until the next time."""
         await self._event.wait()
+
+    async def within(self, seconds: float | None) -> None:
+        """Until the next time, or for so long."""
+        if seconds is None:
+            return await self.wait()
+        waiting = asyncio.ensure_future(self.wait())
+        try:
+            await asyncio.wait({waiting}, timeout=seconds)
+        finally:
+            waiting.cancel()
 
 
 class AsyncStdin:
@@ -111,7 +103,7 @@ class AsyncProcess:
     def __init__(self, connection: Connection, start: ExecRequest.Start) -> None:
         self._connection, self._attempts = connection, connection.attempts()
         self._machine, self._changed = ExecMachine(start), Changes()
-        self._stream: Stream | None = None
+        self._stream: ExecStream | None = None
         self._reading = False
         self._failure: SysprocError | None = None
         self._unread = unread.Unread()
@@ -221,78 +213,86 @@ class AsyncProcess:
         """Its output as it comes, until it has ended. Raises SysprocError."""
         return self._chunks(None)
 
-    async def _chunks(self, stream: unread.Stream | None) -> AsyncGenerator[Chunk, None]:
-        """Of one stream or of both; who leaves last lets go of the connection."""
+    async def _chunks(self, stream: unread.Stream | None, deadline: Deadline = NEVER) -> AsyncGenerator[Chunk, None]:
+        """Of one stream or of both. Who leaves last lets go of the connection, unless only the time was up."""
         self._iterating += 1
         try:
             while True:
-                await self._read_until(lambda: self._unread.has(stream), ahead=stream is not None)
+                await self._read_until(lambda: self._unread.has(stream), ahead=stream is not None, deadline=deadline)
                 chunk = self._unread.take(stream)
                 self._changed.tell()
                 if chunk is not None:
                     yield chunk
                 elif self._machine.ended is not None:
                     return
+                if deadline.passed:
+                    raise deadline.still_running()
         finally:
             self._iterating -= 1
-            if not self._iterating:
+            if not self._iterating and (self._over or not deadline.passed):
                 await self._hang_up()
 
-    async def _read_until(self, condition: Callable[[], bool], *, ahead: bool) -> None:
+    async def _read_until(self, condition: Callable[[], bool], *, ahead: bool, deadline: Deadline = NEVER) -> None:
         """Read, or wait while another task does, until the condition holds or the process has ended.
 
-        ahead: what is read may not be what is wanted; so much of it is kept as may be.
+        ahead: what is read may not be what is wanted; so much of it is kept as may be. Late, too, what has
+        come already is read. Raises TimedOut.
         """
+        looked = False
         while not condition():
             if self._failure is not None:
                 raise self._failure
             if self._machine.ended is not None:
                 return
+            if looked and deadline.passed:
+                raise deadline.still_running()
+            looked = True
             if self._reading or (ahead and self._unread.full):
-                await self._changed.wait()
+                await self._changed.within(deadline.left)
             else:
-                await self._read()
+                await self._read(deadline)
 
-    async def _read(self) -> None:
-        """One message; an error is everybody's."""
+    async def _read(self, deadline: Deadline) -> None:
+        """One message, if it comes in time; an error is everybody's."""
         self._reading = True
         try:
-            await self._read_from(self._stream or self._open())
+            await self._read_from(self._stream or self._open(), deadline)
         except SysprocError as failure:
             await self.give_up(failure)
         finally:
             self._reading = False
             self._changed.tell()
 
-    async def _read_from(self, stream: Stream) -> None:
+    async def _read_from(self, stream: ExecStream, deadline: Deadline) -> None:
         try:
-            reading = await finished(stream.call.read())
+            has_come = await stream.has_next(deadline)
         except asyncio.CancelledError:
             await self._hang_up()
             raise
-        if self._stream is not stream:
-            return  # another task has hung up, and that is all it says
+        if not has_come or self._stream is not stream:
+            return  # it is late; or another task has hung up, and that is all it says
         try:
-            response = result_of(reading)
+            response = stream.next()
         except grpc.RpcError as error:
-            await self._lost(error)
+            await self._lost(error, deadline)
             return
-        if not isinstance(response, ExecResponse):
+        if response is None:
             raise SysprocError("The stream ended before the process did.", reason="STREAM_ENDED")
         self._unread.add(self._machine.feed(response))
         self._attempts.progressed()
 
-    async def _lost(self, error: grpc.RpcError) -> None:
+    async def _lost(self, error: grpc.RpcError, deadline: Deadline) -> None:
         """Get ready for another stream, or raise."""
         failure, fate = from_rpc_error(error, self._connection.endpoint), fate_of(error)
         await self._hang_up()
         news = self._machine.lost(fate, failure)
-        await self.ended_within(0 if news else await self._connection.pause(self._attempts, fate, failure))
+        pause = 0 if news else await self._connection.pause(self._attempts, fate, failure)
+        await self.ended_within(deadline.no_later(pause))
 
     # -- the stream
 
-    def _open(self) -> Stream:
-        self._stream = stream = Stream(self._connection.channels.place())
+    def _open(self) -> ExecStream:
+        self._stream = stream = ExecStream(self._connection.channels.place(), self._changed.tell)
         stream.sender = asyncio.ensure_future(self._send(stream, self._machine.opening()))
         return stream
 
@@ -304,8 +304,8 @@ class AsyncProcess:
             self._changed.tell()
             await stream.close()
 
-    async def _send(self, stream: Stream, opening: ExecRequest) -> None:
-        """What is to be sent on one stream; ends when the stream is not the current one any more."""
+    async def _send(self, stream: ExecStream, opening: ExecRequest) -> None:
+        """What is sent on one stream; ends with it, or when it is not the current one any more."""
         try:
             messages: Sequence[ExecRequest] | None = [opening]
             while messages is not None:
@@ -316,8 +316,8 @@ class AsyncProcess:
         except grpc.RpcError:
             return  # there was no connection: whoever reads is told why
 
-    async def _next_messages(self, stream: Stream) -> Sequence[ExecRequest] | None:
-        while self._stream is stream and not self._over:
+    async def _next_messages(self, stream: ExecStream) -> Sequence[ExecRequest] | None:
+        while self._stream is stream and stream.is_alive and not self._over:
             if messages := list(self._machine.to_send()):
                 return messages
             await self._changed.wait()
@@ -325,9 +325,16 @@ class AsyncProcess:
 
     # -- to the end
 
-    async def wait(self) -> Ended:
-        """Read (and drop) output until the process has ended. Raises SysprocError (as `exec` says)."""
-        async with aclosing(self._chunks(None)) as chunks:
+    async def wait(self, timeout: float | None = None) -> Ended:
+        """Read (and drop) output until the process has ended.
+
+        After `timeout` seconds TimedOut is raised (WAIT_TIMEOUT): the process goes on running, and can be waited for
+        again. What it is told then reaches it at once; the connection is kept, until its block is left or the client
+        is closed. 0: only look.
+
+        Raises SysprocError (as `exec` says), InvalidArgument (no such time).
+        """
+        async with aclosing(self._chunks(None, Deadline(timeout))) as chunks:
             async for _ in chunks:
                 pass
         ended = self._machine.ended
