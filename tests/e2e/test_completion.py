@@ -59,6 +59,29 @@ def test_a_shell_completes_the_name_of_a_living_container(
         terminal.see("hello")
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_a_subcommand_an_option_and_an_exec_id(
+    shell: str, client: Client, daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    box = client.create(name="webserver")
+    command, source = START[shell]
+    for _ in box.exec(["sh", "-c", "echo up; until test -e /go; do sleep 0.05; done; echo gone"], exec_id="nightly-1"):
+        break
+    with Terminal(command, environment=environment_for(daemon.endpoint, tmp_path)) as terminal:
+        terminal.type(f"{source}; echo so''urced\r")
+        terminal.see("sourced")
+        terminal.type("sysproc exe\twebserver -- echo he''llo\r")
+        terminal.see("hello")
+        terminal.type("sysproc exec --en\tWORD=wor webserver -- sh -c 'echo ${WORD}ld'\r")
+        terminal.see("world")
+        terminal.type("sysproc attach webserver night\t; echo le''ft\r")
+        box.run(["touch", "/go"])
+        terminal.see("gone")
+        terminal.see("left")
+
+
 def test_names_paths_and_ids_are_offered_where_they_are_meant(client: Client, daemon: RunningDaemon) -> None:
     top = client.create(name="top")
     child = client.create(name="child", parent=top)
@@ -73,6 +96,19 @@ def test_names_paths_and_ids_are_offered_where_they_are_meant(client: Client, da
         assert offered(line, daemon.endpoint) == ["top/data"], line
     assert offered("create --image b", daemon.endpoint) == offered("image delete ", daemon.endpoint) == ["busybox"]
     assert offered("volume create ", daemon.endpoint) == []
+
+
+def test_the_processes_of_the_container_are_offered_to_who_attaches(client: Client, daemon: RunningDaemon) -> None:
+    box, other = client.create(name="one"), client.create(name="other")
+    for place, exec_id in ((box, "runs"), (box, "ended"), (other, "elsewhere")):
+        process = place.exec(["sh", "-c", "echo up; exec sleep 1000"], exec_id=exec_id)
+        next(iter(process))
+        if exec_id == "ended":
+            process.signal(9)
+            process.wait()
+    assert {*offered("attach one ", daemon.endpoint)} == {"runs", "ended"}
+    assert offered("attach one r", daemon.endpoint) == ["runs"]
+    assert offered("attach none ", daemon.endpoint) == []
 
 
 @pytest.mark.usefixtures("daemon")

@@ -26,12 +26,16 @@ TIMEOUT_S = 1.0
 # Subcommands whose NAME is one that is not there yet.
 _NEW = ("create", "import")
 Offered = Iterator[tuple[str, str]]
+# What was typed already, by the names of the parameters.
+Typed = Mapping[str, Any]
+# Of a command line, beside its exec id.
+_SHOWN = 40
 
 
 class Offering(StringParamType):
     """A text for which the shell is offered what the service has: names, each with a word about it."""
 
-    def __init__(self, ask: "Callable[[Client], Offered]") -> None:
+    def __init__(self, ask: "Callable[[Client, Typed], Offered]") -> None:
         self._ask = ask
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -40,7 +44,7 @@ class Offering(StringParamType):
 
         try:
             with options_of(ctx).connect(timeout=TIMEOUT_S, patience=0) as client:
-                found = [*self._ask(client)]
+                found = [*self._ask(client, ctx.params)]
         except (SysprocError, OSError, ValueError):
             return []
         taken = ctx.params.get(param.name or "") or ()
@@ -69,7 +73,7 @@ def options_of(ctx: click.Context) -> Options:
 # -- what there is
 
 
-def containers(client: "Client") -> Offered:
+def containers(client: "Client", _: Typed) -> Offered:
     """Each by its path of names, where all above it have one, and by its id."""
     paths: dict[str, str] = {}
     for box in client.list():
@@ -79,7 +83,7 @@ def containers(client: "Client") -> Offered:
         yield box.id, f"{box.state} {box.name}".rstrip()
 
 
-def volumes(client: "Client") -> Offered:
+def volumes(client: "Client", _: Typed) -> Offered:
     """Each after its owner's path or id, where it has one."""
     paths: dict[str, str] = {}
     for box in client.list():
@@ -96,13 +100,23 @@ def path_of(box: "Container", above: Mapping[str, str]) -> str:
     return f"{above[box.parent_id]}/{box.name}" if box.parent_id in above else ""
 
 
-def images(client: "Client") -> Offered:
+def images(client: "Client", _: Typed) -> Offered:
     """By name."""
     for image in client.images.list():
         yield image.name, image.digest.hex()[:12]
 
 
-CONTAINERS, VOLUMES, IMAGES, FILES = Offering(containers), Offering(volumes), Offering(images), AFile()
+def execs(client: "Client", typed: Typed) -> Offered:
+    """The processes that were started in the container that was typed, by exec id; also what has ended and is kept."""
+    from sysproc_client.cli.output import escaped
+
+    for one in client.get(typed["ref"]).execs() if typed.get("ref") else ():
+        state = "ended" if one.HasField("exited") else "running"
+        yield one.exec_id, f"{state} {escaped(b' '.join(one.argv))[:_SHOWN]}".rstrip()
+
+
+CONTAINERS, VOLUMES, IMAGES, EXECS = (Offering(ask) for ask in (containers, volumes, images, execs))
+FILES = AFile()
 
 
 def with_completion(command: click.Command, family: str) -> click.Command:
@@ -121,6 +135,8 @@ def meaning(parameter: click.Parameter, command: click.Command, family: str) -> 
     name: Any = parameter.name
     if name in ("ref", "refs", "parent", "owner"):
         return CONTAINERS
+    if name == "exec_id":
+        return EXECS
     if name == "image":
         return IMAGES
     if name in ("source", "file") or parameter.human_readable_name in ("FILE", "SOURCE") or name.endswith("_file"):
