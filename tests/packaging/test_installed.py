@@ -1,8 +1,10 @@
 """The wheels in a virtual environment of their own: no compiler, no clone, nothing but what pip put there."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from sysproc_client import Client
 from sysproc_client.version import VERSION
 from tests.e2e.daemon import RunningDaemon
 from tests.leaks import leak_check
-from tests.packaging.distributions import Built, Installed, pip
+from tests.packaging.distributions import Built, Installed, pip, quietly
 
 # The first test waits for compilers and downloads.
 pytestmark = pytest.mark.timeout(600)
@@ -76,10 +78,41 @@ def test_its_daemon_makes_a_container_and_runs_a_command_in_it(installed: Instal
     assert Path(executable).is_relative_to(installed.directory)
 
 
-@pytest.mark.parametrize("runner", [("pipx", "run", "--spec"), ("uvx", "--from")], ids=lambda words: words[0])
-def test_the_command_is_run_out_of_its_wheel(built: Built, runner: tuple[str, ...], tmp_path: Path) -> None:
-    if shutil.which(runner[0]) is None:
-        pytest.skip(f"{runner[0]} is not installed")
-    call = [*runner, str(built.client_wheel), "sysproc", "--version"]
-    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False)
+def test_pipx_runs_the_command_out_of_its_wheel(built: Built, tmp_path: Path) -> None:
+    own = {"PIPX_HOME": f"{tmp_path}/home", "PIPX_BIN_DIR": f"{tmp_path}/bin", "PIPX_MAN_DIR": f"{tmp_path}/man"}
+    call: list[str | Path] = [pipx_in(tmp_path), "run", "--spec", built.client_wheel, "sysproc", "--version"]
+    says_its_version(call, tmp_path, {**os.environ, **own})
+    assert [*(tmp_path / "home").rglob("sysproc_client")], "it was run from elsewhere"
+
+
+def test_uvx_runs_the_command_out_of_its_wheel(built: Built, tmp_path: Path) -> None:
+    if shutil.which("uvx") is None:
+        pytest.skip("uvx is not installed")
+    says_its_version(["uvx", "--from", built.client_wheel, "sysproc", "--version"], tmp_path, os.environ)
+
+
+def pipx_in(directory: Path) -> Path:
+    """pipx in a virtual environment there: what is installed of it on this machine is left alone."""
+    venv = directory / "pipx"
+    quietly(sys.executable, "-m", "venv", "--without-pip", venv, cwd=directory)
+    call: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        venv / "bin/python",
+        "install",
+        "--quiet",
+        "pipx",
+    ]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=170, check=False)
+    if done.returncode:
+        pytest.skip(f"pip gets no pipx here: {done.stderr.strip().splitlines()[-1]}")
+    return venv / "bin/pipx"
+
+
+def says_its_version(call: Sequence[str | Path], directory: Path, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        call, env=environment, cwd=directory, capture_output=True, text=True, timeout=170, check=False
+    )
     assert (done.returncode, done.stdout) == (0, f"sysproc {VERSION}\n"), done.stderr
