@@ -17,6 +17,7 @@ import pytest
 
 from sysproc_client import Client, Container
 from sysproc_client.aio import AsyncClient
+from tests.debian import debootstrap_tree
 from tests.debian.plain_root import PACKERS, debs, plain_root, why_not
 from tests.e2e.daemon import RunningDaemon
 
@@ -52,14 +53,14 @@ def output(box: Container, script: str, *, input: bytes = b"") -> str:
 
 # -- forms
 
-# Everything that tar knows of a file, its contents and capabilities; not what a start makes or mounts.
-LOOK = r"""
+# Everything that tar knows of a file, and its contents; not what a start makes or mounts.
+FILES = r"""
 find / -xdev \( -path /dev -o -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /lost+found \) -prune \
     -o ! -path / ! -path /etc ! -path /etc/hosts ! -path /etc/hostname ! -path /etc/resolv.conf \
     -printf '%p %y %m %U %G %n %l ' \( -type d -printf '\n' -o -printf '%s %T@\n' \) | sort
 find / -xdev -type f ! -path '/etc/host*' ! -path /etc/resolv.conf ! -path '/tmp/*' -print0 | sort -z | xargs -0 md5sum
-getcap -r / 2>/dev/null
 """
+LOOK = FILES + "getcap -r / 2>/dev/null\n"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,25 @@ def test_every_form_becomes_the_same_root(
     with client.create(image="again") as again:
         assert output(again, LOOK) == wanted
     client.images.delete("again")
+
+
+@pytest.mark.slow  # debootstrap takes a minute, once
+def test_a_tree_of_debootstrap_becomes_the_same_root(client: Client) -> None:
+    if reason := debootstrap_tree.why_not():
+        pytest.skip(reason)
+    tree = debootstrap_tree.debootstrap_tree()
+    wanted = subprocess.run(["chroot", tree, "sh", "-euc", FILES], capture_output=True, text=True, check=True).stdout
+    imported = client.images.import_("debootstrap", tree)
+    assert imported.skipped_devices == len([one for one in (tree / "dev").rglob("*") if is_device(one)])
+    assert not imported.image.skipped_attributes
+    with client.create(image="debootstrap") as box:
+        assert output(box, FILES) == wanted.strip()
+        assert output(box, "dpkg --audit; su -s /bin/sh nobody -c 'id -un'; apt-get check >/dev/null") == "nobody"
+    client.images.delete("debootstrap")
+
+
+def is_device(path: Path) -> bool:
+    return not path.is_symlink() and (path.is_char_device() or path.is_block_device())
 
 
 # -- uses
