@@ -10,7 +10,7 @@ device. What processes have in flight in sockets is not seen; that the device st
 import errno
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,24 +93,31 @@ def _programs(pid: int, devices: Collection[str]) -> Iterator[Holder]:
 
 def device_of_file(path: str) -> str:
     """The device of the filesystem that a file is on, as mountinfo writes it."""
-    return _written(os.stat(path).st_dev)
+    try:
+        return _written(os.stat(path).st_dev)
+    except OSError as failure:
+        if failure.errno != errno.EIO:
+            raise
+    # An xfs that the kernel has shut down tells nothing of its files, and this of itself: its device (statfs(2)).
+    return _written(os.statvfs(path).f_fsid)
 
 
 def device_of_path(pid: int, mounted: Mounted) -> str:
-    """The device that files on a mount have, in the namespace of a process; the mount's, if it is not to be seen."""
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        point = openat2(root, mounted.point, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    except OSError as failure:
-        if failure.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EAGAIN):
-            raise
-        return mounted.device
-    finally:
-        os.close(root)
-    try:
-        return _written(os.fstat(point).st_dev)
-    finally:
-        os.close(point)
+    """The device that files on a mount have, in the namespace of a process; the mount's, if it is not to be seen.
+
+    So it is with an xfs that the kernel has shut down: it has one device.
+    """
+    with ExitStack() as stack:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, root)
+        try:
+            point = openat2(root, mounted.point, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+            stack.callback(os.close, point)
+            return _written(os.fstat(point).st_dev)
+        except OSError as failure:
+            if failure.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EAGAIN, errno.EIO):
+                raise
+            return mounted.device
 
 
 def _written(device: int) -> str:
