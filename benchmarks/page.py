@@ -36,8 +36,8 @@ SHOWN = {
     "64 MiB through an exec": "Output and input of a process in a container, through both shells of the Python client.",
 }
 OF_DIRECT_IO = (
-    "`sysproc mount --direct-io` passes the host's page cache: what is in the volume is in memory once, and what a "
-    "container reads is the disk's rate."
+    "`sysproc mount --direct-io` passes the host's page cache: what is in the volume is in memory once, and what is "
+    "read comes no quicker than from the disk."
 )
 OF_ENCRYPTION = (
     "Where the kernel has dm-crypt, that decrypts; else a process for each open volume, which costs more, and has no "
@@ -127,11 +127,13 @@ def io_table(table: IoTable, results: Results) -> Iterator[str]:
 
 def many(results: Results) -> Iterator[str]:
     """What is noticed when there is much of something."""
-    if results.loads:
+    without_load = results.left_out.get("load", {})
+    if results.loads or without_load:
         yield "## Unary calls under load\n\nBy ghz, over the host's socket; each caller waits for its answer.\n"
+    if results.loads:
         head = ("method", "at once", "calls a second", "p50 ms", "p99 ms")
         yield from markdown_table(head, load_rows(results.loads))
-    yield from left_out(results.left_out.get("load", {}))
+    yield from left_out(without_load)
     if "flood" in results.timings:
         yield "## A container floods its socket\n\nWhat the host and another container notice of it.\n"
         yield from markdown_table(

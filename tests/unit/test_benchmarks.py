@@ -154,10 +154,12 @@ def test_who_is_left_out_is_named_on_the_page_with_the_reason_and_compared_with_
     one = results()
     one.left_out_of("exec /bin/true")["runc exec"] = "it says `no`"
     one.left_out_of("copying 1 GiB, 200 MiB used, with reflink")["all of it"] = "no xfs"
+    one.left_out_of("load")["ghz"], one.loads = "not installed", []
     files = kept(tmp_path, "a.json", one), kept(tmp_path, "b.json", results())
     assert read(tmp_path / "a.json").left_out == one.left_out
     shown = page.page(one)
     assert "\n- runc exec: `it says 'no'`\n" in shown and "with reflink\n" in shown and "- all of it: `no xfs`" in shown
+    assert shown.index("## Unary calls under load") < shown.index("- ghz: `not installed`") < shown.index("## Idle")
     assert "Left out" not in page.page(results())
     done = CliRunner().invoke(compare.main, [*files, "--fail"])
     assert done.exit_code == 0 and "runc exec" not in done.output, done.output
