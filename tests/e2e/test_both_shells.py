@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from sysproc_client import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TimedOut, Unavailable
+from sysproc_client import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    LimitExceeded,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
 from sysproc_client._core.exec_machine import STDIN_WINDOW
 from sysproc_client.aio import AsyncClient
 from tests.archives import Archive
@@ -263,6 +271,13 @@ async def test_an_error_has_its_reason_and_what_to_do(c: Any) -> None:
     with pytest.raises(NotFound) as caught:
         await c.create(image="nothing")
     assert caught.value.reason and caught.value.resolution
+
+
+async def test_a_request_that_grpc_does_not_take_says_what_to_do(c: Any) -> None:
+    async with c.create() as box:
+        with pytest.raises(LimitExceeded, match="4194304") as caught:
+            await box.run(["true", "x" * (5 << 20)])
+    assert caught.value.reason == "REQUEST_TOO_LARGE" and "argv" in caught.value.resolution
 
 
 # -- images and volumes

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DETAILS_KEY = "grpc-status-details-bin"
 # The reason of an error that is not the service's: nothing came back.
 UNREACHABLE = "UNREACHABLE"
+# gRPC's words for a message beyond the bound of whoever receives it.
+_TOO_LARGE = "larger than max"
 
 
 class SysprocError(Exception):
@@ -110,6 +112,8 @@ def from_rpc_error(error: "grpc.RpcError", endpoint: str, timeout: float | None 
         return unreachable(endpoint, error.details() or "")
     if code == "DEADLINE_EXCEEDED" and info is None:
         return no_answer(endpoint, timeout)
+    if code == "RESOURCE_EXHAUSTED" and info is None and _TOO_LARGE in (error.details() or ""):
+        return too_large(error.details() or "")
     metadata = dict(info.metadata) if info else {}
     resolution = metadata.pop("resolution", "")
     message = (error.details() or code).removesuffix(resolution).strip()
@@ -175,6 +179,15 @@ def no_answer(endpoint: str, timeout: float | None) -> TimedOut:
         f"{endpoint} has not answered {within}.",
         reason="NO_ANSWER",
         resolution="What was asked for may still be done: look, or repeat it with the same request_id.",
+    )
+
+
+def too_large(details: str) -> LimitExceeded:
+    """The error for a request that gRPC did not even hand to the service. details: its words, with both sizes."""
+    return LimitExceeded(
+        f"The request is too large: {details}.",
+        reason="REQUEST_TOO_LARGE",
+        resolution="Shorten argv and env: what is long goes in as input, or in a volume.",
     )
 
 
