@@ -58,8 +58,9 @@ def ask(process: "Popen[bytes]") -> None:
 
 
 def compiling(runs: int) -> Sequence[Timing]:
-    """Making a filter, which is done once for each profile."""
-    return interleaved({name: partial(compile_profile.__wrapped__, name, MACHINE) for name in PROFILES}, runs)
+    """Making a filter, which is done once for each profile that has one."""
+    filtering = [name for name in PROFILES if compile_profile(name, MACHINE)]
+    return interleaved({name: partial(compile_profile.__wrapped__, name, MACHINE) for name in filtering}, runs)
 
 
 def claims(runs: int) -> Sequence[Timing]:
