@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sysproc.linux.device_mapper import why_not
+from sysproc.storage.luks.region import Region
 from sysproc.storage.vsf.disk import read_disk
 from sysproc.unlocking import AT_A_TIME
 from sysproc_client import (
@@ -121,14 +122,46 @@ def test_cryptsetup_opens_each_partition_or_the_whole_file(
     assert b"EFI PART" not in the_file(daemon).read_bytes()
 
 
-def test_in_the_file_is_nothing_of_what_is_in_it(client: Client, daemon: RunningDaemon, box: Container) -> None:
-    mark = "a-mark-of-some-length"
-    data = client.volumes.create("data", size="48M", encrypt="fs", secret=SECRET)
-    data.mount(box, "/data", secret=SECRET)
-    says(box, f"mkdir /data/{mark}.d; yes {mark} | head -c 200000 >/data/{mark}.d/{mark}; sync; cat /data/*/*")
+# Of each filesystem, something that is in every one of its kind.
+MAGIC = {"ext4": b"lost+found", "btrfs": b"_BHRfS_M", "xfs": b"XAGI"}
+SIZES = {"ext4": "48M", "btrfs": "160M", "xfs": "352M"}
+
+
+def found_in(file: Path, wanted: list[bytes]) -> list[bytes]:
+    """What is anywhere in the file; holes are left out."""
+    with file.open("rb") as opened:
+        region = Region.whole(opened.fileno())
+        extents = region.data_extents(0, region.size)
+        content = b"".join(os.pread(opened.fileno(), end - begin, begin) for begin, end in extents)
+    return [text for text in wanted if text in content]
+
+
+@pytest.mark.parametrize("fs", MAGIC)
+@pytest.mark.parametrize("encrypt", ["", "fs", "whole"])
+def test_in_the_file_is_nothing_of_what_is_in_it(
+    client: Client, daemon: RunningDaemon, box: Container, fs: str, encrypt: str
+) -> None:
+    if shutil.which(f"mkfs.{fs}", path="/usr/sbin:/sbin") is None:
+        pytest.skip(f"mkfs.{fs} is not installed")
+    secret = SECRET if encrypt else None
+    data = client.volumes.create("data", fs=fs, size=SIZES[fs], encrypt=encrypt, secret=secret)
+    data.mount(box, "/data", secret=secret)
+    marks = {what: f"a-mark-for-the-{what}" for what in ("directory", "name", "link", "content", "little")}
+    says(
+        box,
+        f"mkdir /data/{marks['directory']}; cd /data/{marks['directory']}; ln -s {marks['link']} link; sync\n"
+        f"yes {marks['content']} | head -c 2000000 >{marks['name']}; echo {marks['little']} >little; sync",
+    )
+    assert box.run(["grep", "-q", marks["content"], f"/data/{marks['directory']}/{marks['name']}"]).exit_code == 0
+    wanted = [MAGIC[fs], *(mark.encode() for mark in marks.values())]
+    if not encrypt:
+        client.volumes.unmount(box, "/data")
+        assert found_in(the_file(daemon), wanted) == wanted
+        return
+    assert found_in(the_file(daemon), wanted) == []
     data.lock(force=True)
-    on_disk = the_file(daemon).read_bytes()
-    assert mark.encode() not in on_disk and b"lost+found" not in on_disk and SECRET.encode() not in on_disk
+    wanted += [SECRET.encode(), *([b"EFI PART"] if encrypt == "whole" else [])]
+    assert found_in(the_file(daemon), wanted) == []
 
 
 def test_locked_means_no_mount_no_device_no_process(client: Client, daemon: RunningDaemon, box: Container) -> None:
