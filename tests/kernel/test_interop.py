@@ -123,6 +123,53 @@ def test_the_kernel_has_the_partitions_that_partx_adds(ours: tuple[Path, VolumeR
     assert found == {f"{name}p1": (2048, 65536), f"{name}p2": (2048 + 65536, 32768)}
 
 
+def scanned(path: Path) -> list[int]:
+    """The sizes of the partitions that the kernel finds by itself, in sectors."""
+    device = run("losetup", "--find", "--show", "--partscan", path).strip()
+    try:
+        return sorted(int(size.read_text()) for size in Path("/sys/block").glob(f"{Path(device).name}/loop*p*/size"))
+    finally:
+        run("losetup", "--detach", device)
+
+
+@pytest.mark.vm
+@needs("losetup")
+@needs("sfdisk")
+def test_losetup_scans_the_partitions(ours: tuple[Path, VolumeRow], tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.touch()
+    os.truncate(theirs, 4 * MIB)
+    run("sfdisk", "--quiet", theirs, stdin="label: gpt\nsize=1MiB\n")
+    if scanned(theirs) != [2048]:
+        pytest.skip("this kernel looks for no GPT by itself (CONFIG_EFI_PARTITION); it does in the VM")
+    assert scanned(ours[0]) == [32768, 65536]
+
+
+@pytest.mark.vm
+@needs("busybox")
+@needs("systemd-nspawn")
+@pytest.mark.skipif(not Path("/run/udev/control").exists(), reason="systemd-nspawn --image wants udev; it is in the VM")
+def test_systemd_nspawn_runs_what_is_in_the_root(ours: tuple[Path, VolumeRow], tmp_path: Path) -> None:
+    path, _ = ours
+    with path.open("rb") as file:
+        part = read_disk(file.fileno())[0]
+    (tmp_path / "root").mkdir()
+    run("mount", "-o", f"loop,offset={part.offset_bytes},sizelimit={part.size_bytes}", path, tmp_path / "root")
+    try:
+        for directory in ("usr/bin", "etc", "proc", "sys", "dev", "run", "tmp"):
+            (tmp_path / "root" / directory).mkdir(parents=True)
+        shutil.copy(shutil.which("busybox") or "", tmp_path / "root/usr/bin/busybox")
+        (tmp_path / "root/etc/os-release").write_text("ID=ours\n")
+    finally:
+        run("umount", tmp_path / "root")
+    said = run(
+        *("systemd-nspawn", "--quiet", "--pipe", "--as-pid2", "--register=no", "--keep-unit", f"--image={path}"),
+        *("/usr/bin/busybox", "sed", "s/ID=/of /", "/etc/os-release"),
+    )
+    assert said == "of ours\n"
+
+
+@pytest.mark.vm
 @needs("systemd-dissect")
 def test_systemd_dissect_takes_the_root_for_a_root(ours: tuple[Path, VolumeRow]) -> None:
     path, row = ours

@@ -30,6 +30,7 @@ from sysproc.storage import hierarchy
 from sysproc.storage.database import Database
 from sysproc.storage.hierarchy import ContainerRow, NewContainer
 from sysproc.storage.images import Content, put_image
+from sysproc_client.aio.sending import send, send_no_more
 
 HOST = Caller(None, 0, 1, authority=True)
 INSIDE_USER = Caller(0xA, 33, 1, authority=False)
@@ -67,6 +68,17 @@ class Answers:
         yield call.method.response()
 
 
+class Raw:
+    """Bytes that need not be a message."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def SerializeToString(self) -> bytes:
+        """As they are."""
+        return self._data
+
+
 @dataclass
 class Wire:
     answers: Answers
@@ -83,9 +95,15 @@ class Wire:
         return await self.channel.unary_unary(name)(raw, timeout=timeout)  # type: ignore[no-any-return]  # bytes
 
     async def exec(self, *sent: processes.ExecRequest | bytes) -> list[bytes]:
-        raw = [one if isinstance(one, bytes) else one.SerializeToString() for one in sent]
-        stream = self.channel.stream_stream("/nightos.sysproc.v1.ProcessService/Exec")(iter(raw), timeout=10)
-        return [one async for one in stream]
+        stream = self.channel.stream_stream("/nightos.sysproc.v1.ProcessService/Exec")(timeout=10)
+        for one in sent:
+            if not await send(stream, Raw(one) if isinstance(one, bytes) else one):
+                break
+        await send_no_more(stream)
+        answers = []
+        while (answer := await stream.read()) is not aio.EOF:
+            answers.append(answer)
+        return answers
 
     async def refused(self, path: str, request: Message | bytes, code: grpc.StatusCode) -> ErrorInfo:
         with pytest.raises(aio.AioRpcError) as refusal:

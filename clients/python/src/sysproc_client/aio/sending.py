@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
     Call = grpc.aio.StreamStreamCall[Any, Any]
 
 # What gRPC says if it did not even take the message: then no status will ever come by itself.
 _NOT_TAKEN = "grpc_call_start_batch"
+
+
+class Message(Protocol):
+    """Of protobuf."""
+
+    def SerializeToString(self) -> bytes:
+        """What is sent."""
 
 
 class Sending(Protocol):
@@ -30,7 +35,7 @@ class Sending(Protocol):
         """Half-close. Raises grpc.aio.InternalError if the call has ended."""
 
 
-async def send(call: "Call", message: "Message") -> bool:
+async def send(call: "Call", message: Message) -> bool:
     """Send a message; False if the call has ended. Raises grpc.RpcError (no connection came about)."""
     await call.wait_for_connection()
     try:
