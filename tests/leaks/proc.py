@@ -4,6 +4,7 @@ A process is ours if it descends from the tests, sits in one of our cgroups, or 
 on its command line. Processes end while one reads: whoever is gone is skipped.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ class Process:
 
 
 def read_text(pid: int, name: str) -> str:
-    """A file of a process; empty if there is no such process any more."""
+    """A file of a process; empty if there is no such process any more. EINVAL: it is ending, and has no mounts now."""
     try:
         return (PROC / str(pid) / name).read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL):
+            raise
         return ""
 
 
