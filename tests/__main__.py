@@ -203,4 +203,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs beside ends, too
     sys.exit(main(sys.argv[1:]))
